@@ -1,0 +1,3 @@
+//! arpanet2: one cluster of separate docker hosts.
+
+fn main() {}

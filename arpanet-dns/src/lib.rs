@@ -1,0 +1,1 @@
+//! A DNS server over any Discovery of arpanet2.

@@ -1,0 +1,1 @@
+//! Membership and a replicated, signed catalogue for arpanet2, and a Discovery on it.

@@ -1,0 +1,1 @@
+//! Programs a PaaS builder would start from.

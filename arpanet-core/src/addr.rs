@@ -8,10 +8,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use crate::{Error, ErrorKind, Result};
+use ipnet::Ipv4Net;
 
 /// The whole overlay, 10.0.0.0/8.
 pub const OVERLAY: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
@@ -135,8 +133,9 @@ impl FromStr for NodeAddr {
             .split_once('.')
             .and_then(|(a, b)| Some((octet(a)?, octet(b)?)))
             .ok_or_else(|| {
-                invalid(format!("{text:?} is not a node address"))
-                    .with_hint("a node address is A.B, two plain decimal numbers from 0 to 255, as in 2.12")
+                invalid(format!("{text:?} is not a node address")).with_hint(
+                    "a node address is A.B, two plain decimal numbers from 0 to 255, as in 2.12",
+                )
             })?;
         Self::new(a, b).ok_or_else(|| {
             invalid(format!("the node address {text} is reserved"))
@@ -146,8 +145,8 @@ impl FromStr for NodeAddr {
 }
 
 fn octet(text: &str) -> Option<u8> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
-        && (text == "0" || !text.starts_with('0'));
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
 }
 
@@ -267,8 +266,10 @@ impl AppNet {
             )));
         }
         if let Some(plane) = Plane::of(cidr.network()) {
-            return Err(invalid(format!("{cidr} lies in the system plane {}", plane.cidr()))
-                .with_hint("application networks lie in 10.0.0.0 to 10.240.255.255"));
+            return Err(
+                invalid(format!("{cidr} lies in the system plane {}", plane.cidr()))
+                    .with_hint("application networks lie in 10.0.0.0 to 10.240.255.255"),
+            );
         }
         if !is_application(cidr.network()) {
             return Err(invalid(format!("{cidr} is outside the application range"))
@@ -343,8 +344,10 @@ impl AppAddr {
     /// 30, and a network's own or broadcast address.
     pub fn new(addr: Ipv4Net) -> Result<Self> {
         if !is_application(addr.addr()) {
-            return Err(invalid(format!("{} is not an application address", addr.addr()))
-                .with_hint("application addresses are 10.0.0.0 to 10.240.255.255"));
+            return Err(
+                invalid(format!("{} is not an application address", addr.addr()))
+                    .with_hint("application addresses are 10.0.0.0 to 10.240.255.255"),
+            );
         }
         if addr.prefix_len() != 8 {
             AppNet::new(addr.trunc())?;
@@ -411,15 +414,15 @@ impl FromStr for AppAddr {
 
 macro_rules! serde_through_string {
     ($($type:ty),*) => {$(
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
 
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
@@ -478,8 +481,8 @@ mod tests {
     #[test]
     fn refuses_what_is_not_plain_decimal_or_reserved() {
         for text in [
-            "", ".", "1", "1.", ".1", "1.2.3", "01.2", "1.02", "+1.2", "1.-2", " 1.2", "1.2 ", "256.1",
-            "1.256", "a.b", "1,2", "0.0", "255.255", "١.٢",
+            "", ".", "1", "1.", ".1", "1.2.3", "01.2", "1.02", "+1.2", "1.-2", " 1.2", "1.2 ",
+            "256.1", "1.256", "a.b", "1,2", "0.0", "255.255", "١.٢",
         ] {
             let error = text.parse::<NodeAddr>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}");
@@ -489,8 +492,20 @@ mod tests {
 
     #[test]
     fn refuses_networks_outside_the_range() {
-        for text in ["10.0.0.0/15", "10.1.0.0/31", "10.241.0.0/16", "10.255.0.0/24", "11.0.0.0/16", "10.1.0.1/16", "x"] {
-            assert_eq!(text.parse::<AppNet>().unwrap_err().kind(), ErrorKind::InvalidInput, "{text}");
+        for text in [
+            "10.0.0.0/15",
+            "10.1.0.0/31",
+            "10.241.0.0/16",
+            "10.255.0.0/24",
+            "11.0.0.0/16",
+            "10.1.0.1/16",
+            "x",
+        ] {
+            assert_eq!(
+                text.parse::<AppNet>().unwrap_err().kind(),
+                ErrorKind::InvalidInput,
+                "{text}"
+            );
         }
         assert!("10.240.255.0/24".parse::<AppNet>().is_ok());
     }

@@ -110,9 +110,12 @@ impl Error {
     /// [`ErrorKind::Unsupported`] for `operation` of `backend`.
     #[must_use]
     pub fn unsupported(backend: &'static str, operation: &'static str) -> Self {
-        Self::new(ErrorKind::Unsupported, format!("{backend} can't {operation}"))
-            .operation(operation)
-            .backend(backend)
+        Self::new(
+            ErrorKind::Unsupported,
+            format!("{backend} can't {operation}"),
+        )
+        .operation(operation)
+        .backend(backend)
     }
 
     /// Names the operation, unless an inner layer has named one.
@@ -210,10 +213,12 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert_eq!(error.hint(), Some("open the port"));
         assert_eq!(error.operation_name(), Some("connect"));
-        let chain: Vec<String> =
-            std::iter::successors(Some(&error as &dyn StdError), |error| error.source())
-                .map(ToString::to_string)
-                .collect();
+        let mut chain = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            chain.push(error.to_string());
+            cause = error.source();
+        }
         assert_eq!(chain, ["the seed can't be reached", "no answer"]);
     }
 }

@@ -1,1 +1,32 @@
-//! The traits, the address plan and the cluster logic of arpanet2: overlay networking and service discovery for docker clusters.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod addr;
+pub mod admission;
+pub mod claim;
+pub mod discovery;
+mod error;
+pub mod name;
+pub mod overlay;
+pub mod roster;
+pub mod runtime;
+pub mod transport;
+pub mod watch;
+
+#[doc(inline)]
+pub use self::addr::{AppAddr, AppNet, NodeAddr, Plane};
+#[doc(inline)]
+pub use self::claim::Claim;
+#[doc(inline)]
+pub use self::discovery::Discovery;
+pub use self::error::{Error, ErrorKind, Result};
+#[doc(inline)]
+pub use self::name::{ContainerName, InstanceId, NodeName, ServiceName, Tag};
+#[doc(inline)]
+pub use self::overlay::Overlay;
+#[doc(inline)]
+pub use self::roster::{Roster, RosterEntry};
+#[doc(inline)]
+pub use self::runtime::Runtime;
+#[doc(inline)]
+pub use self::transport::Datagrams;

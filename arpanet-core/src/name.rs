@@ -10,7 +10,9 @@ use crate::{Error, ErrorKind, Result};
 fn check_label(what: &str, text: &str, hint: &str) -> Result<String> {
     let lower = text.to_ascii_lowercase();
     let valid = (1..=63).contains(&lower.len())
-        && lower.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && lower
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !lower.starts_with('-')
         && !lower.ends_with('-');
     if valid {
@@ -137,12 +139,17 @@ impl FromStr for InstanceId {
 
     fn from_str(text: &str) -> Result<Self> {
         let valid = (1..=128).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'"');
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'"');
         if valid {
             return Ok(Self(text.into()));
         }
-        Err(Error::new(ErrorKind::InvalidInput, format!("{text:?} can't be the id of an instance"))
-            .with_hint("an id is 1 to 128 printable ASCII characters without space, slash or quote"))
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{text:?} can't be the id of an instance"),
+        )
+        .with_hint("an id is 1 to 128 printable ASCII characters without space, slash or quote"))
     }
 }
 

@@ -1,0 +1,272 @@
+//! Getting into a cluster: what a node proves, and what it is given.
+//!
+//! The same for every stack. `arpanet-join` does it over TCP on the underlay; the simulated world does it in memory.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
+use crate::{NodeAddr, NodeName, Result};
+
+/// Bytes that never show in `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret<const N: usize>(#[serde(with = "secret_bytes")] [u8; N]);
+
+impl<const N: usize> Secret<N> {
+    /// From its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; N]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes themselves: never to be logged or shown.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; N] {
+        &self.0
+    }
+}
+
+impl<const N: usize> Drop for Secret<N> {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        std::hint::black_box(&self.0);
+    }
+}
+
+impl<const N: usize> fmt::Debug for Secret<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+mod secret_bytes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer, const N: usize>(
+        bytes: &[u8; N],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        bytes.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        deserializer: D,
+    ) -> Result<[u8; N], D::Error> {
+        Vec::<u8>::deserialize(deserializer)?
+            .try_into()
+            .map_err(|bytes: Vec<u8>| {
+                de::Error::invalid_length(bytes.len(), &"a secret of another length")
+            })
+    }
+}
+
+/// The human's password: shown nowhere, wiped when dropped.
+#[derive(Clone)]
+pub struct Password(Box<str>);
+
+impl Password {
+    /// A password of 1 to 1,024 bytes.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty or a longer one.
+    pub fn new(text: impl Into<Box<str>>) -> Result<Self> {
+        let text = text.into();
+        if (1..=1024).contains(&text.len()) {
+            return Ok(Self(text));
+        }
+        Err(crate::Error::new(crate::ErrorKind::InvalidInput, "a password has 1 to 1,024 bytes")
+            .with_hint("give it as an argument, as - on standard input, in ARPANET2_PASSWORD or with --password-file"))
+    }
+
+    /// The password itself: never to be logged or shown.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Password {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0).into_boxed_bytes();
+        bytes.fill(0);
+        std::hint::black_box(&bytes);
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(secret)")
+    }
+}
+
+/// The cluster's random key with its id. Gossip, consul's encryption and weave's password are derived from it, never
+/// from the human's password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ClusterKey {
+    /// Which key this is, when keys turn over. Not secret.
+    pub id: u32,
+    /// The key.
+    pub key: Secret<32>,
+}
+
+impl ClusterKey {
+    /// A key with its id.
+    #[must_use]
+    pub const fn new(id: u32, key: Secret<32>) -> Self {
+        Self { id, key }
+    }
+}
+
+/// What a node is, wherever it boots or joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NodeInfo {
+    /// Its address.
+    pub node: NodeAddr,
+    /// Its name.
+    pub name: NodeName,
+    /// Its role.
+    pub role: Role,
+    /// Where others reach it on the underlay, where it says so itself (`--advertise`).
+    pub advertise: Option<SocketAddr>,
+}
+
+impl NodeInfo {
+    /// A node without an advertised endpoint.
+    #[must_use]
+    pub const fn new(node: NodeAddr, name: NodeName, role: Role) -> Self {
+        Self {
+            node,
+            name,
+            role,
+            advertise: None,
+        }
+    }
+
+    /// Reached by others at this endpoint.
+    #[must_use]
+    pub const fn advertise(mut self, endpoint: Option<SocketAddr>) -> Self {
+        self.advertise = endpoint;
+        self
+    }
+}
+
+/// The seed that a joining node dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Seed {
+    /// Its node address.
+    pub node: NodeAddr,
+    /// Its endpoint on the underlay.
+    pub endpoint: SocketAddr,
+}
+
+impl Seed {
+    /// The seed `node` at this endpoint.
+    #[must_use]
+    pub const fn new(node: NodeAddr, endpoint: SocketAddr) -> Self {
+        Self { node, endpoint }
+    }
+}
+
+/// What admission yields: all that a node needs to take part, and to come back without a password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Membership {
+    /// The node itself.
+    pub me: NodeInfo,
+    /// Its long-lived public key.
+    pub identity: Identity,
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// Its key.
+    pub key: ClusterKey,
+    /// Everybody in it.
+    pub roster: Roster,
+}
+
+impl Membership {
+    /// All parts of a membership.
+    #[must_use]
+    pub const fn new(
+        me: NodeInfo,
+        identity: Identity,
+        cluster: ClusterId,
+        key: ClusterKey,
+        roster: Roster,
+    ) -> Self {
+        Self {
+            me,
+            identity,
+            cluster,
+            key,
+            roster,
+        }
+    }
+}
+
+/// Decides whether a node that has proved the password may have what it asks for. The cluster implements it; the
+/// admitting backend asks it.
+#[async_trait]
+pub trait Gatekeeper: fmt::Debug + Send + Sync + 'static {
+    /// Takes the applicant into the roster, after every living member has agreed, and returns the roster with it.
+    ///
+    /// The same identity asking again for the same address is admitted again.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) names who has the address or the name;
+    /// [`Conflict`](crate::ErrorKind::Conflict) when another seed admitted somebody else meanwhile;
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) on a node that admits nobody.
+    async fn admit(&self, applicant: RosterEntry, replace: bool) -> Result<Roster>;
+}
+
+/// Founding a cluster, joining one, and admitting others: what `arpanet-join` promises.
+///
+/// Every call is idempotent as its text says, and dropping a call's future leaves nothing behind but perhaps an
+/// admission at the seed, which the same call finds again.
+#[async_trait]
+pub trait Admission: fmt::Debug + Send + Sync + 'static {
+    /// Makes a new cluster: random id and key, a roster of this node alone. Each call makes another one.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) when the system gives no randomness.
+    async fn found(&self, password: &Password, me: &NodeInfo) -> Result<Membership>;
+
+    /// Proves the password to the seed and asks for the address. A second call by the same identity is admitted again.
+    ///
+    /// # Errors
+    /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) for a wrong password;
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when the address or the name is taken;
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) when the seed is a client;
+    /// [`Incompatible`](crate::ErrorKind::Incompatible) for another protocol;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) or [`Timeout`](crate::ErrorKind::Timeout), within 10 s, when
+    /// nothing answers there.
+    async fn join(
+        &self,
+        password: &Password,
+        me: &NodeInfo,
+        seed: Seed,
+        replace: bool,
+    ) -> Result<Membership>;
+
+    /// Admits others from now on, where this node's role does; on a client it answers applicants that it does not.
+    /// A second call replaces the gatekeeper.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the port can't be had, naming who holds it.
+    async fn serve(
+        &self,
+        membership: &Membership,
+        gatekeeper: std::sync::Arc<dyn Gatekeeper>,
+    ) -> Result<()>;
+
+    /// Stops admitting. A second call does nothing.
+    ///
+    /// # Errors
+    /// None of its own.
+    async fn stop(&self) -> Result<()>;
+}

@@ -1,0 +1,535 @@
+//! The runtime layer: containers on this host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::overlay::NetNamespace;
+use crate::watch::Watch;
+use crate::{AppAddr, AppNet, ContainerName, Error, Result, ServiceName, Tag};
+
+/// What a runtime can do. What it can't do answers [`Unsupported`](crate::ErrorKind::Unsupported), at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RuntimeCapabilities {
+    /// Runs images, and can pull them. Otherwise it runs commands of the host.
+    pub images: bool,
+    /// Containers can be attached between create and start.
+    pub attach_before_start: bool,
+    /// Can run a command in a running container.
+    pub exec: bool,
+}
+
+impl RuntimeCapabilities {
+    /// Everything.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self {
+            images: true,
+            attach_before_start: true,
+            exec: true,
+        }
+    }
+
+    /// Without images.
+    #[must_use]
+    pub const fn without_images(mut self) -> Self {
+        self.images = false;
+        self
+    }
+
+    /// Without exec.
+    #[must_use]
+    pub const fn without_exec(mut self) -> Self {
+        self.exec = false;
+        self
+    }
+
+    /// Attaches only after the start.
+    #[must_use]
+    pub const fn without_attach_before_start(mut self) -> Self {
+        self.attach_before_start = false;
+        self
+    }
+}
+
+/// The environment of a container. Values never show in `Debug`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Environment(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// When a container is started again after it ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// When it ended with an exit code other than 0.
+    OnFailure,
+    /// Whenever it ends without having been stopped.
+    Always,
+}
+
+/// An application network a container is to be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum NetRequest {
+    /// This very address.
+    Addr(AppAddr),
+    /// Any free address of this network.
+    Net(AppNet),
+}
+
+/// The service a container provides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ServiceRequest {
+    /// Its name.
+    pub name: ServiceName,
+    /// The port, 0 when it has none of interest.
+    pub port: u16,
+    /// Names within the service.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+impl ServiceRequest {
+    /// A service without tags.
+    #[must_use]
+    pub const fn new(name: ServiceName, port: u16) -> Self {
+        Self {
+            name,
+            port,
+            tags: Vec::new(),
+        }
+    }
+}
+
+/// A container as it is wanted.
+///
+/// ```
+/// use arpanet_core::runtime::ContainerSpec;
+/// let spec = ContainerSpec::command(["httpd", "-f"])
+///     .named("w1".parse()?)
+///     .net("10.1.0.0/16".parse()?)
+///     .service("web".parse()?, 80);
+/// assert!(spec.image.is_none());
+/// # Ok::<(), arpanet_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ContainerSpec {
+    /// Its name; one is made up where there is none.
+    pub name: Option<ContainerName>,
+    /// The image; `None` runs a command of the host (in runtimes without images).
+    pub image: Option<String>,
+    /// The command and its arguments; empty runs the image's own.
+    pub command: Vec<String>,
+    /// Added to the runtime's own environment.
+    pub env: Environment,
+    /// The user to run as, by name or number; `None` is the image's or the agent's own.
+    pub user: Option<String>,
+    /// The directory to start in.
+    pub workdir: Option<String>,
+    /// Started again after it ended?
+    pub restart: RestartPolicy,
+    /// How long a stop waits between SIGTERM and SIGKILL; 10 s where there is none.
+    pub stop_grace: Option<Duration>,
+    /// The networks it is in.
+    pub nets: Vec<NetRequest>,
+    /// The service it provides.
+    pub service: Option<ServiceRequest>,
+    /// DNS servers; the cluster logic fills it.
+    pub dns: Vec<Ipv4Addr>,
+    /// DNS search domains; the cluster logic fills it.
+    pub dns_search: Vec<String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl ContainerSpec {
+    /// Runs an image.
+    #[must_use]
+    pub fn image(image: impl Into<String>) -> Self {
+        Self {
+            image: Some(image.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Runs a command of the host.
+    #[must_use]
+    pub fn command<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// With this name.
+    #[must_use]
+    pub fn named(mut self, name: ContainerName) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// In this network too, at any free address.
+    #[must_use]
+    pub fn net(mut self, net: AppNet) -> Self {
+        self.nets.push(NetRequest::Net(net));
+        self
+    }
+
+    /// With this address too.
+    #[must_use]
+    pub fn addr(mut self, addr: AppAddr) -> Self {
+        self.nets.push(NetRequest::Addr(addr));
+        self
+    }
+
+    /// Providing this service.
+    #[must_use]
+    pub fn service(mut self, name: ServiceName, port: u16) -> Self {
+        self.service = Some(ServiceRequest::new(name, port));
+        self
+    }
+
+    /// With this environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.0.insert(name.into(), value.into());
+        self
+    }
+
+    /// With this label.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+}
+
+/// What a container is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended with this exit code; 128 + N after signal N.
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+}
+
+/// A container as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Container {
+    /// Its name, alone on this host.
+    pub name: ContainerName,
+    /// The runtime's own id for it.
+    pub id: String,
+    /// As it was wanted.
+    pub spec: ContainerSpec,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// Its network namespace, while it has one.
+    pub namespace: Option<NetNamespace>,
+    /// When it was made.
+    pub created: SystemTime,
+}
+
+impl Container {
+    /// A container that was just created.
+    #[must_use]
+    pub fn new(
+        name: ContainerName,
+        id: impl Into<String>,
+        spec: ContainerSpec,
+        created: SystemTime,
+    ) -> Self {
+        Self {
+            name,
+            id: id.into(),
+            spec,
+            state: ContainerState::Created,
+            namespace: None,
+            created,
+        }
+    }
+
+    /// In this state.
+    #[must_use]
+    pub const fn state(mut self, state: ContainerState) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// With this namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Option<NetNamespace>) -> Self {
+        self.namespace = namespace;
+        self
+    }
+}
+
+/// Which of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// Which stream it was written to.
+    pub stream: OutputStream,
+    /// The bytes, as written; no line structure is promised.
+    pub bytes: Bytes,
+}
+
+impl Output {
+    /// A piece of output.
+    #[must_use]
+    pub const fn new(stream: OutputStream, bytes: Bytes) -> Self {
+        Self { stream, bytes }
+    }
+}
+
+/// Which part of a container's output to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogOptions {
+    /// Only the last this many lines of what there is.
+    pub tail: Option<usize>,
+    /// Go on with what comes, until the container is removed or the reader drops.
+    pub follow: bool,
+    /// Only what was written since then.
+    pub since: Option<SystemTime>,
+}
+
+impl LogOptions {
+    /// All there is.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self {
+            tail: None,
+            follow: false,
+            since: None,
+        }
+    }
+
+    /// Only the last lines.
+    #[must_use]
+    pub const fn tail(mut self, lines: usize) -> Self {
+        self.tail = Some(lines);
+        self
+    }
+
+    /// And what comes.
+    #[must_use]
+    pub const fn follow(mut self) -> Self {
+        self.follow = true;
+        self
+    }
+
+    /// Only what was written since then.
+    #[must_use]
+    pub const fn since(mut self, since: SystemTime) -> Self {
+        self.since = Some(since);
+        self
+    }
+}
+
+/// A command to run in a running container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ExecSpec {
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// Added to the container's environment.
+    pub env: Environment,
+    /// On a terminal of this size (columns, rows); both output streams are one then.
+    pub terminal: Option<(u16, u16)>,
+}
+
+impl ExecSpec {
+    /// A command without a terminal.
+    #[must_use]
+    pub fn new<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            command: command.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What is sent to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExecInput {
+    /// Bytes for its standard input.
+    Data(Bytes),
+    /// The terminal's new size: columns, rows.
+    Resize(u16, u16),
+}
+
+/// What comes from a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExecOutput {
+    /// A piece of output.
+    Output(Output),
+    /// It ended with this exit code (128 + N after signal N); nothing comes after that.
+    Exited(i32),
+}
+
+/// A running command. Dropping `input` closes its standard input; dropping both ends kills it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Exec {
+    /// To the command; bounded, so a command that does not read slows the writer.
+    pub input: mpsc::Sender<ExecInput>,
+    /// From the command; bounded, so a reader that does not read slows the command.
+    pub output: mpsc::Receiver<ExecOutput>,
+}
+
+impl Exec {
+    /// The two ends of a running command.
+    #[must_use]
+    pub const fn new(input: mpsc::Sender<ExecInput>, output: mpsc::Receiver<ExecOutput>) -> Self {
+        Self { input, output }
+    }
+}
+
+/// Containers on this host.
+///
+/// The contract, for every backend:
+/// - Every call is idempotent; what a second call does is said at each. Removing what is not there succeeds.
+/// - Dropping a call's future at any point leaves nothing behind, or something that the same call finishes.
+/// - Containers outlive the process that made them; [`list`](Runtime::list) after a restart finds them all.
+#[async_trait]
+pub trait Runtime: fmt::Debug + Send + Sync + 'static {
+    /// The backend's name: `docker`, `process`, `memory`.
+    fn name(&self) -> &'static str;
+
+    /// What it can do. Constant for one backend in one configuration.
+    fn capabilities(&self) -> RuntimeCapabilities;
+
+    /// Makes the image present. Present already: does nothing.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) and [`Unauthenticated`](crate::ErrorKind::Unauthenticated) as the
+    /// registry says; [`Unsupported`](crate::ErrorKind::Unsupported) without images.
+    async fn pull(&self, image: &str) -> Result<()> {
+        let _ = image;
+        Err(Error::unsupported(self.name(), "pull images"))
+    }
+
+    /// Makes a container, with a namespace that it can be attached by where the backend can attach before the start.
+    /// The same name and spec again: answers with the one that is there.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) when the name is taken by another spec;
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a spec without a name, or that this backend can't run.
+    async fn create(&self, spec: &ContainerSpec) -> Result<Container>;
+
+    /// Starts it. A second call does nothing while it runs.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown one;
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when its command can't be started, saying why.
+    async fn start(&self, name: &ContainerName) -> Result<()>;
+
+    /// Stops it: SIGTERM, its grace, SIGKILL; returns when it has ended, with its exit code. One that has ended already
+    /// answers at once.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown one.
+    async fn stop(&self, name: &ContainerName) -> Result<i32>;
+
+    /// Ends it at once and removes all of it, logs included. A second call does nothing.
+    ///
+    /// # Errors
+    /// None of its own.
+    async fn remove(&self, name: &ContainerName) -> Result<()>;
+
+    /// One container.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown one.
+    async fn inspect(&self, name: &ContainerName) -> Result<Container>;
+
+    /// All containers that arpanet2 made or looks after, sorted by name.
+    ///
+    /// # Errors
+    /// None of its own.
+    async fn list(&self) -> Result<Vec<Container>>;
+
+    /// All containers as they change: first a snapshot; after a lost connection to the engine a snapshot again, so no
+    /// event is lost for good.
+    ///
+    /// # Errors
+    /// None of its own.
+    async fn watch(&self) -> Result<Watch<ContainerName, Container>>;
+
+    /// A container's output.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown one.
+    async fn logs(
+        &self,
+        name: &ContainerName,
+        options: LogOptions,
+    ) -> Result<mpsc::Receiver<Output>>;
+
+    /// Runs a command in a running container.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown container,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) for one that does not run,
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when the command can't be started, saying why.
+    async fn exec(&self, name: &ContainerName, spec: &ExecSpec) -> Result<Exec> {
+        let _ = (name, spec);
+        Err(Error::unsupported(
+            self.name(),
+            "run commands in containers",
+        ))
+    }
+
+    /// The address of the bridge that containers without an overlay address reach their host by; `None` where there is
+    /// no such bridge.
+    ///
+    /// # Errors
+    /// None of its own.
+    async fn bridge_address(&self) -> Result<Option<Ipv4Addr>> {
+        Ok(None)
+    }
+}

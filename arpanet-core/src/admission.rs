@@ -270,3 +270,34 @@ pub trait Admission: fmt::Debug + Send + Sync + 'static {
     /// None of its own.
     async fn stop(&self) -> Result<()>;
 }
+
+/// Where a node keeps its membership between starts. Core touches no files: the embedder decides where.
+#[async_trait]
+pub trait MembershipStore: fmt::Debug + Send + Sync + 'static {
+    /// Keeps this membership instead of the one before, durably: when it returns, a power loss can't take it.
+    ///
+    /// # Errors
+    /// [`Exhausted`](crate::ErrorKind::Exhausted) on a full disk, and then the one before is still there.
+    async fn save(&self, membership: &Membership) -> Result<()>;
+
+    /// Forgets it. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) when the system refuses.
+    async fn clear(&self) -> Result<()>;
+}
+
+/// Keeps nothing: for tests, and for nodes that shall not come back without a password.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoStore;
+
+#[async_trait]
+impl MembershipStore for NoStore {
+    async fn save(&self, _: &Membership) -> Result<()> {
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Membership;
-use crate::roster::{Role, RosterEntry};
+use crate::roster::{Role, Roster, RosterEntry};
 use crate::watch::Watch;
 use crate::{AppNet, Error, InstanceId, NodeAddr, NodeName, Result, ServiceName, Tag};
 
@@ -423,11 +423,19 @@ pub trait Discovery: fmt::Debug + Send + Sync + 'static {
         Err(Error::unsupported(self.name(), "admit nodes"))
     }
 
-    /// Removes a dead member for good: its address is free, its identity is refused from then on. A second call does
-    /// nothing.
+    /// The roster as it stands: what newcomers are given and what a node keeps for its return.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) while the member is alive;
+    /// None of its own.
+    async fn roster(&self) -> Result<Roster> {
+        Err(Error::unsupported(self.name(), "tell the roster"))
+    }
+
+    /// Removes a dead member for good: its address is free, its identity is refused from then on. A second call does
+    /// nothing. A node may forget itself: it gives its address up, and leaves after that.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) while the member is alive and another node;
     /// [`NotFound`](crate::ErrorKind::NotFound) for one that was never there.
     async fn forget(&self, node: NodeAddr) -> Result<()>;
 

@@ -4,6 +4,7 @@
 pub mod addr;
 pub mod admission;
 pub mod claim;
+pub mod cluster;
 pub mod discovery;
 mod error;
 pub mod name;
@@ -17,6 +18,8 @@ pub mod watch;
 pub use self::addr::{AppAddr, AppNet, NodeAddr, Plane};
 #[doc(inline)]
 pub use self::claim::Claim;
+#[doc(inline)]
+pub use self::cluster::Cluster;
 #[doc(inline)]
 pub use self::discovery::Discovery;
 pub use self::error::{Error, ErrorKind, Result};

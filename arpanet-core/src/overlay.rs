@@ -182,7 +182,7 @@ impl Attachment {
 }
 
 /// What kind of address a container is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum AttachAddr {
     /// An application address: confined to its network, or /8.

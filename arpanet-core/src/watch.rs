@@ -247,6 +247,23 @@ impl<K: Ord + Clone, V: Clone> Watch<K, V> {
         }
     }
 
+    /// Waits until [`try_next`](Self::try_next) has an answer, and takes nothing.
+    pub async fn ready(&self) {
+        loop {
+            {
+                let state = lock(&self.reader.state);
+                if state.snapshot_due
+                    || state.closed
+                    || !state.freshness.is_empty()
+                    || !state.changed.is_empty()
+                {
+                    return;
+                }
+            }
+            self.reader.woken.notified().await;
+        }
+    }
+
     /// What [`next`](Self::next) would answer now; `None` when it would wait.
     pub fn try_next(&mut self) -> Option<Option<Change<K, V>>> {
         // Lock order: hub, then reader, as in every writer.

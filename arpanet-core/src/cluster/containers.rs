@@ -1,0 +1,184 @@
+//! Running containers on this node.
+
+use super::plan::{self, EPOCH_LABEL};
+use super::{Cluster, Node, address};
+use crate::addr::ROUTER_ADDRESS;
+use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
+use crate::{AppAddr, ContainerName, Error, ErrorKind, Result};
+
+/// The domain that names of services are looked up in.
+const SEARCH_DOMAIN: &str = "service.consul";
+
+impl Cluster {
+    /// Runs a container on this node: it is attached before its command starts, and registered when this returns. The
+    /// same name with the same spec again does nothing while it runs, and starts it anew when it has ended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when the name is taken by another spec or an address by another container;
+    /// [`ErrorKind::Exhausted`] when a network is full; those of the layers. Nothing is left behind then.
+    pub async fn run(&self, spec: &ContainerSpec) -> Result<Container> {
+        let node = &self.node;
+        let runtime = node.runtime()?;
+        let name = match &spec.name {
+            Some(name) => name.clone(),
+            None => node.unused_name()?,
+        };
+        match runtime.inspect(&name).await {
+            Ok(present)
+                if !plan::satisfies(
+                    &present.spec,
+                    &ContainerSpec {
+                        name: Some(name.clone()),
+                        ..spec.clone()
+                    },
+                ) =>
+            {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("there is another container called {name} here"),
+                )
+                .with_hint("remove it first, or choose another name"));
+            }
+            Ok(present) if present.state == ContainerState::Running => return Ok(present),
+            Ok(_) => runtime.remove(&name).await?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let complete = node.complete(spec, name.clone())?;
+        match node.bring_up(&complete).await {
+            Ok(container) => Ok(container),
+            Err(error) => {
+                if let Err(error) = self.remove(&name).await {
+                    tracing::warn!(%name, %error, "could not remove a container that did not start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops a container with its grace; its addresses and registrations are taken back. Its exit code.
+    ///
+    /// # Errors
+    /// Those of [`Runtime::stop`](crate::Runtime::stop).
+    pub async fn stop_container(&self, name: &ContainerName) -> Result<i32> {
+        let code = self.node.runtime()?.stop(name).await?;
+        self.node.forget_container(name, false).await;
+        Ok(code)
+    }
+
+    /// Ends a container at once and removes all of it. A second call does nothing.
+    ///
+    /// # Errors
+    /// Those of [`Runtime::remove`](crate::Runtime::remove).
+    pub async fn remove(&self, name: &ContainerName) -> Result<()> {
+        self.node.runtime()?.remove(name).await?;
+        self.node.forget_container(name, true).await;
+        Ok(())
+    }
+}
+
+impl Node {
+    fn unused_name(&self) -> Result<ContainerName> {
+        let view = self.view();
+        (1u64..)
+            .map(|number| format!("c{number}").parse::<ContainerName>())
+            .find(|name| {
+                name.as_ref()
+                    .is_ok_and(|name| !view.containers.contains_key(name))
+            })
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Exhausted, "no name is left")))
+    }
+
+    /// The spec with all that the cluster decides: addresses, DNS, the age of its claims.
+    fn complete(&self, spec: &ContainerSpec, name: ContainerName) -> Result<ContainerSpec> {
+        let view = self.view();
+        let mut taken = view.taken();
+        let mut complete = spec.clone();
+        let holders = view.holders();
+        for request in &mut complete.nets {
+            let addr: AppAddr = match *request {
+                NetRequest::Net(net) => address::pick(net, self.me, |ip| taken.contains(&ip))?,
+                NetRequest::Addr(addr) => match holders.holder(addr.ip()) {
+                    Some(holder) if (holder.node, &holder.container) != (self.me, &name) => {
+                        return Err(Error::new(
+                            ErrorKind::Conflict,
+                            format!(
+                                "the address {} is held by {} on node {}",
+                                addr.ip(),
+                                holder.container,
+                                holder.node
+                            ),
+                        )
+                        .with_hint("choose another address, or name only the network"));
+                    }
+                    _ => addr,
+                },
+            };
+            taken.insert(addr.ip());
+            *request = NetRequest::Addr(addr);
+        }
+        complete
+            .labels
+            .insert(EPOCH_LABEL.to_owned(), view.next_epoch().to_string());
+        complete.name = Some(name);
+        if !complete.nets.is_empty() && complete.dns.is_empty() {
+            complete.dns.push(ROUTER_ADDRESS);
+            complete.dns_search.push(SEARCH_DOMAIN.to_owned());
+        }
+        Ok(complete)
+    }
+
+    async fn bring_up(&self, spec: &ContainerSpec) -> Result<Container> {
+        let runtime = self.runtime()?;
+        let container = runtime.create(spec).await?;
+        let name = container.name.clone();
+        if runtime.capabilities().attach_before_start {
+            self.take_in(container).await?;
+        }
+        runtime.start(&name).await?;
+        let container = runtime.inspect(&name).await?;
+        self.take_in(container.clone()).await?;
+        Ok(container)
+    }
+
+    /// Reconciles with a container that is there, or changed, before the watch tells of it.
+    async fn take_in(&self, container: Container) -> Result<()> {
+        let name = container.name.clone();
+        self.view().containers.insert(name.clone(), container);
+        self.reconcile()
+            .await
+            .containers
+            .remove(&name)
+            .map_or(Ok(()), Err)
+    }
+
+    /// Reconciles with a container that ended or is gone, before the watch tells of it.
+    async fn forget_container(&self, name: &ContainerName, gone: bool) {
+        {
+            let mut view = self.view();
+            if gone {
+                view.containers.remove(name);
+            } else if let Some(container) = view.containers.get_mut(name) {
+                container.state = ContainerState::Exited { code: 0 };
+            }
+        }
+        if !self.reconcile().await.is_clean() {
+            // The task tries again.
+            self.kick.notify_one();
+        }
+    }
+
+    /// Removes what the cluster runs here.
+    pub(super) async fn remove_own_containers(&self) -> Result<()> {
+        let Some(runtime) = &self.runtime else {
+            return Ok(());
+        };
+        let mut outcomes = Vec::new();
+        for container in runtime.list().await? {
+            if container.spec.labels.contains_key(EPOCH_LABEL) {
+                outcomes.push(runtime.remove(&container.name).await);
+            }
+        }
+        outcomes.into_iter().collect()
+    }
+}

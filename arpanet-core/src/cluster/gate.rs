@@ -1,0 +1,127 @@
+//! Who gets in.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::admission::Gatekeeper;
+use crate::discovery::MemberState;
+use crate::roster::{Role, Roster, RosterEntry};
+use crate::{Discovery, Error, ErrorKind, NodeAddr, Result};
+
+/// Decides by the roster that discovery keeps, and has every living member agree.
+#[derive(Debug)]
+pub(super) struct Gate {
+    role: Role,
+    me: NodeAddr,
+    discovery: Arc<dyn Discovery>,
+}
+
+impl Gate {
+    pub(super) fn new(role: Role, me: NodeAddr, discovery: Arc<dyn Discovery>) -> Self {
+        Self {
+            role,
+            me,
+            discovery,
+        }
+    }
+
+    async fn is_down(&self, node: NodeAddr) -> Result<bool> {
+        let members = self.discovery.members().await?;
+        Ok(members
+            .iter()
+            .find(|member| member.node == node)
+            .is_none_or(|member| member.state == MemberState::Down))
+    }
+}
+
+/// What an applicant is to the roster.
+enum Standing {
+    /// It holds the address already, as the same one.
+    Member,
+    /// The entry that can be taken in.
+    New(RosterEntry),
+    /// Somebody else's address; a dead one's can be taken over.
+    Held(RosterEntry),
+    /// Somebody else's name.
+    Named(RosterEntry),
+}
+
+fn stand(roster: &Roster, mut applicant: RosterEntry) -> Standing {
+    let epoch = roster.entries().map(|entry| entry.epoch).max().unwrap_or(0) + 1;
+    if let Some(other) = roster
+        .by_name(&applicant.name)
+        .filter(|entry| entry.node != applicant.node)
+    {
+        return Standing::Named(other.clone());
+    }
+    applicant.epoch = epoch;
+    applicant.forgotten = false;
+    match roster.entry(applicant.node) {
+        None => {
+            applicant.generation = 1;
+            Standing::New(applicant)
+        }
+        Some(held) if held.forgotten => {
+            applicant.generation = held.generation + 1;
+            Standing::New(applicant)
+        }
+        Some(held) if held.identity == applicant.identity => {
+            if held.name == applicant.name && held.role == applicant.role {
+                return Standing::Member;
+            }
+            applicant.generation = held.generation + 1;
+            Standing::New(applicant)
+        }
+        Some(held) => Standing::Held(held.clone()),
+    }
+}
+
+#[async_trait]
+impl Gatekeeper for Gate {
+    async fn admit(&self, applicant: RosterEntry, replace: bool) -> Result<Roster> {
+        if !self.role.admits() {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!("node {} is a client and admits nobody", self.me),
+            ));
+        }
+        let roster = self.discovery.roster().await?;
+        let entry = match stand(&roster, applicant.clone()) {
+            Standing::Member => return Ok(roster),
+            Standing::New(entry) => entry,
+            Standing::Named(other) => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("the name {} is held by node {}", other.name, other.node),
+                )
+                .with_hint("choose another name with --name"));
+            }
+            Standing::Held(held) => {
+                let down = self.is_down(held.node).await?;
+                if !(replace && down) {
+                    return Err(Error::new(
+                        ErrorKind::AlreadyExists,
+                        format!(
+                            "the address {} is held by {}, which is {}",
+                            held.node,
+                            held.name,
+                            if down { "down" } else { "alive" }
+                        ),
+                    )
+                    .with_hint(if down {
+                        "take it over from the dead node with --replace, or choose another address"
+                    } else {
+                        "choose another address"
+                    }));
+                }
+                let mut entry = applicant;
+                entry.generation = held.generation + 1;
+                entry.epoch = roster.entries().map(|entry| entry.epoch).max().unwrap_or(0) + 1;
+                entry
+            }
+        };
+        self.discovery.admit(entry).await?;
+        self.discovery.roster().await
+    }
+}

@@ -1,0 +1,45 @@
+//! What nodes tell each other through discovery's records.
+
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainerName, Error, ErrorKind, Result};
+
+/// The overlay's announcement, as the overlay wrote it.
+pub(super) const ANNOUNCEMENT: &str = "overlay";
+
+/// A [`NodeRecord`].
+pub(super) const NODE: &str = "node";
+
+/// Before every claim's key.
+pub(super) const CLAIM: &str = "claim/";
+
+/// Before every network's key.
+pub(super) const NETWORK: &str = "network/";
+
+/// A node about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NodeRecord {
+    pub(super) version: String,
+}
+
+/// The key of a claim: one for each address and container.
+pub(super) fn claim_key(ip: Ipv4Addr, container: &ContainerName) -> String {
+    format!("{CLAIM}{ip}/{container}")
+}
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(|source| {
+            Error::new(ErrorKind::Internal, "a record can't be written").with_source(source)
+        })
+}
+
+/// What can't be read was written by a newer version, or by a broken one: it is passed over, never guessed at.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes).ok()
+}

@@ -1,0 +1,377 @@
+//! Coming up and going down: boot, join, return, stop, leave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::gate::Gate;
+use super::reconcile::Applied;
+use super::record::{self, NodeRecord};
+use super::undo::Undo;
+use super::view::View;
+use super::{Cluster, FacilityContext, Node};
+use crate::admission::{Membership, NodeInfo, Password, Seed};
+use crate::discovery::Instance;
+use crate::roster::{Role, Roster};
+use crate::{Error, ErrorKind, Plane, Result};
+
+/// How long a joining node waits for its seed to answer, over gossip and then over the overlay.
+const SEED_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a leaving node takes to tell the others.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Whether the node is in a cluster.
+#[derive(Debug, Default)]
+pub(super) enum Lifecycle {
+    #[default]
+    Down,
+    Up {
+        membership: Box<Membership>,
+        task: AbortHandle,
+    },
+}
+
+/// How a node comes up.
+enum Way<'a> {
+    Found(&'a Password),
+    Join {
+        password: &'a Password,
+        role: Role,
+        seed: Seed,
+        replace: bool,
+    },
+    Return(Membership),
+}
+
+impl Way<'_> {
+    /// A new member takes everything back when it fails; a returning one only stops, so that it can try again.
+    const fn is_return(&self) -> bool {
+        matches!(self, Self::Return(_))
+    }
+}
+
+/// Says which step failed; kind and hint stay.
+trait AtStep<T> {
+    fn at(self, step: &str) -> Result<T>;
+}
+
+impl<T> AtStep<T> for Result<T> {
+    fn at(self, step: &str) -> Result<T> {
+        self.map_err(|error| error.context(format!("could not {step}")))
+    }
+}
+
+impl Cluster {
+    /// Founds a cluster with this node as its first. When it returns, the node can be used.
+    ///
+    /// A step that fails undoes the ones before it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] when this node is up; otherwise those of the step that failed, which the message
+    /// names.
+    pub async fn boot(&self, password: &Password) -> Result<()> {
+        self.come_up(Way::Found(password)).await
+    }
+
+    /// Joins the cluster of a seed, as a server or a client. When it returns, the seed answers over the overlay.
+    /// `replace` takes the address over from a dead node.
+    ///
+    /// A step that fails undoes the ones before it.
+    ///
+    /// # Errors
+    /// As [`boot`](Self::boot), and those of [`Admission::join`](crate::admission::Admission::join);
+    /// [`ErrorKind::InvalidInput`] for the role of a boot node.
+    pub async fn join(
+        &self,
+        password: &Password,
+        role: Role,
+        seed: Seed,
+        replace: bool,
+    ) -> Result<()> {
+        if role == Role::Boot {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a node joins as a server or as a client",
+            ));
+        }
+        self.come_up(Way::Join {
+            password,
+            role,
+            seed,
+            replace,
+        })
+        .await
+    }
+
+    /// Comes back with the membership that the store kept: no password, and no seed has to answer.
+    ///
+    /// # Errors
+    /// As [`boot`](Self::boot); nothing that was kept is lost.
+    pub async fn resume(&self, membership: Membership) -> Result<()> {
+        self.come_up(Way::Return(membership)).await
+    }
+
+    /// The membership, while this node is up.
+    pub async fn membership(&self) -> Option<Membership> {
+        match &*self.node.lifecycle.lock().await {
+            Lifecycle::Down => None,
+            Lifecycle::Up { membership, .. } => Some((**membership).clone()),
+        }
+    }
+
+    /// Goes down without leaving: what it kept brings it back by [`resume`](Self::resume), and its containers go on. A
+    /// second call does nothing.
+    ///
+    /// # Errors
+    /// The first failure, after everything was tried.
+    pub async fn stop(&self) -> Result<()> {
+        self.go_down(false).await
+    }
+
+    /// Leaves the cluster in order, gives the address up, and takes everything back from the host; containers that the
+    /// cluster runs here are removed. A second call does nothing.
+    ///
+    /// # Errors
+    /// The first failure, after everything was tried.
+    pub async fn leave(&self) -> Result<()> {
+        self.go_down(true).await
+    }
+
+    async fn come_up(&self, way: Way<'_>) -> Result<()> {
+        let mut lifecycle = self.node.lifecycle.lock().await;
+        if matches!(*lifecycle, Lifecycle::Up { .. }) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("node {} is up already", self.node.me),
+            ));
+        }
+        let mut done = Vec::new();
+        match climb(&self.node, &way, &mut done).await {
+            Ok(up) => {
+                *lifecycle = up;
+                drop(lifecycle);
+                // What had to wait until the node is up.
+                self.node.kick.notify_one();
+                Ok(())
+            }
+            Err(error) => {
+                self.node.roll_back(done).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn go_down(&self, for_good: bool) -> Result<()> {
+        let node = &self.node;
+        let mut lifecycle = node.lifecycle.lock().await;
+        let Lifecycle::Up { task, .. } = &*lifecycle else {
+            return if for_good {
+                node.overlay.reset().await
+            } else {
+                Ok(())
+            };
+        };
+        task.abort();
+        let mut outcomes = vec![node.admission.stop().await];
+        for facility in node.facilities.iter().rev() {
+            outcomes.push(facility.stop().await);
+        }
+        if for_good {
+            outcomes.push(node.remove_own_containers().await);
+            outcomes.push(node.discovery.forget(node.me).await);
+            outcomes.push(node.discovery.leave(LEAVE_LIMIT).await);
+            outcomes.push(node.overlay.reset().await);
+            outcomes.push(node.store.clear().await);
+        } else {
+            outcomes.push(node.discovery.stop().await);
+            outcomes.push(node.overlay.stop().await);
+        }
+        *lifecycle = Lifecycle::Down;
+        node.stop_tasks().await;
+        outcomes.into_iter().collect()
+    }
+}
+
+impl Node {
+    /// Forgets what was learned and told while the node was up.
+    pub(super) async fn stop_tasks(&self) {
+        *self.applied.lock().await = Applied::default();
+        *self.view() = View::default();
+        self.connected.send_replace(Default::default());
+    }
+
+    /// Keeps the membership with this roster; `false` while the node comes up or goes down.
+    pub(super) async fn save_roster(&self, roster: &Roster) -> Result<bool> {
+        // Not awaited: coming up holds this lock while it waits for a reconciliation.
+        let Ok(mut lifecycle) = self.lifecycle.try_lock() else {
+            return Ok(false);
+        };
+        let Lifecycle::Up { membership, .. } = &mut *lifecycle else {
+            return Ok(false);
+        };
+        let mut changed = (**membership).clone();
+        changed.roster = roster.clone();
+        self.store.save(&changed).await?;
+        **membership = changed;
+        Ok(true)
+    }
+
+    fn info(&self, role: Role) -> NodeInfo {
+        NodeInfo::new(self.me, self.name.clone(), role).advertise(self.advertise)
+    }
+
+    async fn admitted(&self, way: &Way<'_>) -> Result<Membership> {
+        match way {
+            Way::Found(password) => self.admission.found(password, &self.info(Role::Boot)).await,
+            Way::Join {
+                password,
+                role,
+                seed,
+                replace,
+            } => {
+                self.admission
+                    .join(password, &self.info(*role), *seed, *replace)
+                    .await
+            }
+            Way::Return(membership) => Ok(membership.clone()),
+        }
+    }
+
+    /// Waits until the seed has answered on every layer: its announcement came over discovery, its overlay answers.
+    async fn meet(&self, seed: Seed) -> Result<()> {
+        let mut connected = self.connected.subscribe();
+        let heard = connected.wait_for(|peers| peers.contains(&seed.node));
+        match tokio::time::timeout(SEED_LIMIT, heard).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!(
+                        "the seed {} admitted this node over tcp, but nothing came back from {} over udp within {} s",
+                        seed.node,
+                        seed.endpoint,
+                        SEED_LIMIT.as_secs()
+                    ),
+                )
+                .with_hint(format!(
+                    "open udp port {} in both directions: from here to {}, and from there to this host",
+                    seed.endpoint.port(),
+                    seed.endpoint.ip()
+                )));
+            }
+        }
+        self.overlay.wait_reachable(seed.node, SEED_LIMIT).await
+    }
+}
+
+/// The steps of coming up; what each needs to be undone is noted before the next.
+async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<Lifecycle> {
+    let returning = way.is_return();
+    node.overlay
+        .preflight(node.me)
+        .await
+        .at("pass the checks of this host")?;
+    let membership = node.admitted(way).await.at(match way {
+        Way::Found(_) => "found a cluster",
+        Way::Join { .. } => "join the cluster",
+        Way::Return(_) => "return to the cluster",
+    })?;
+
+    if !returning {
+        done.push(Undo::ClearStore);
+    }
+    node.store
+        .save(&membership)
+        .await
+        .at("keep the membership")?;
+
+    done.push(if returning {
+        Undo::StopOverlay
+    } else {
+        Undo::ResetOverlay
+    });
+    let announcement = node
+        .overlay
+        .launch(&membership)
+        .await
+        .at("launch the overlay")?;
+    for plane in [Plane::Docker, Plane::Discovery] {
+        node.overlay
+            .expose(plane)
+            .await
+            .at("give the node its addresses")?;
+    }
+
+    done.push(if returning {
+        Undo::StopDiscovery
+    } else {
+        Undo::LeaveDiscovery
+    });
+    node.discovery
+        .start(&membership)
+        .await
+        .at("start discovery")?;
+    if node.discovery.capabilities().records {
+        let about = record::encode(&NodeRecord {
+            version: node.version.clone(),
+        })?;
+        node.discovery
+            .publish(record::NODE, about)
+            .await
+            .at("announce the node")?;
+        node.discovery
+            .publish(record::ANNOUNCEMENT, announcement.0)
+            .await
+            .at("announce the overlay")?;
+    }
+
+    done.push(Undo::StopTasks);
+    let task = node.spawn_reconcile().await.at("watch the cluster")?;
+    let up = async {
+        if let Way::Join { seed, .. } = way {
+            node.meet(*seed)
+                .await
+                .at("reach the seed over the overlay")?;
+        }
+        let context = FacilityContext::new(membership.clone(), Arc::clone(&node.discovery));
+        for (index, facility) in node.facilities.iter().enumerate() {
+            done.push(Undo::StopFacility(index));
+            facility
+                .start(&context)
+                .await
+                .at(&format!("start {}", facility.name()))?;
+        }
+        node.discovery
+            .register(Instance::new(
+                format!("{}:arpanet2", node.me).parse()?,
+                "arpanet2".parse()?,
+                node.me.overlay(),
+                0,
+                node.me,
+            ))
+            .await
+            .at("register the node")?;
+        done.push(Undo::StopAdmission);
+        node.admission
+            .serve(
+                &membership,
+                Arc::new(Gate::new(
+                    membership.me.role,
+                    node.me,
+                    Arc::clone(&node.discovery),
+                )),
+            )
+            .await
+            .at("admit others")
+    };
+    if let Err(error) = up.await {
+        task.abort();
+        return Err(error);
+    }
+    Ok(Lifecycle::Up {
+        membership: Box::new(membership),
+        task,
+    })
+}

@@ -1,0 +1,55 @@
+//! What a failed start takes back, in reverse.
+
+use std::time::Duration;
+
+use super::Node;
+use crate::Result;
+
+/// One step's undoing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undo {
+    ClearStore,
+    ResetOverlay,
+    StopOverlay,
+    LeaveDiscovery,
+    StopDiscovery,
+    StopFacility(usize),
+    StopAdmission,
+    StopTasks,
+}
+
+impl Node {
+    /// Takes back what was done, the last first. Goes on when a step fails: as much as can be is undone.
+    pub(super) async fn roll_back(&self, done: Vec<Undo>) {
+        for undo in done.into_iter().rev() {
+            if let Err(error) = self.undo(undo).await {
+                tracing::warn!(?undo, %error, "could not take back a step of a failed start");
+            }
+        }
+    }
+
+    async fn undo(&self, undo: Undo) -> Result<()> {
+        match undo {
+            Undo::ClearStore => self.store.clear().await,
+            Undo::ResetOverlay => self.overlay.reset().await,
+            Undo::StopOverlay => self.overlay.stop().await,
+            Undo::LeaveDiscovery => {
+                // The address was given to this node a moment ago: it is free again.
+                if let Err(error) = self.discovery.forget(self.me).await {
+                    tracing::debug!(%error, "the address stays in the roster");
+                }
+                self.discovery.leave(Duration::from_millis(500)).await
+            }
+            Undo::StopDiscovery => self.discovery.stop().await,
+            Undo::StopFacility(index) => match self.facilities.get(index) {
+                Some(facility) => facility.stop().await,
+                None => Ok(()),
+            },
+            Undo::StopAdmission => self.admission.stop().await,
+            Undo::StopTasks => {
+                self.stop_tasks().await;
+                Ok(())
+            }
+        }
+    }
+}

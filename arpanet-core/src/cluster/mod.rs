@@ -34,7 +34,7 @@ use crate::{Discovery, Error, ErrorKind, NodeAddr, NodeName, Overlay, Result, Ru
 /// A node of a cluster.
 ///
 /// Cheap to clone; all clones are the same node. Dropping the last one stops its tasks without a word to the cluster,
-/// as a crash would; [`stop`](Cluster::stop) and [`leave`](Cluster::leave) are the orderly ways.
+/// as a crash would; [`stop`](Cluster::stop), [`leave`](Cluster::leave) and [`resign`](Cluster::resign) are the orderly ways.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     node: Arc<Node>,

@@ -33,6 +33,14 @@ pub(super) enum Lifecycle {
     },
 }
 
+/// How a node goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    Silent,
+    Told,
+    ForGood,
+}
+
 /// How a node comes up.
 enum Way<'a> {
     Found(&'a Password),
@@ -121,22 +129,31 @@ impl Cluster {
         }
     }
 
-    /// Goes down without leaving: what it kept brings it back by [`resume`](Self::resume), and its containers go on. A
-    /// second call does nothing.
+    /// Goes down without a word to the others, as for an upgrade of the software: what it kept brings it back by
+    /// [`resume`](Self::resume), and its containers go on. A second call does nothing.
     ///
     /// # Errors
     /// The first failure, after everything was tried.
     pub async fn stop(&self) -> Result<()> {
-        self.go_down(false).await
+        self.go_down(Departure::Silent).await
     }
 
-    /// Leaves the cluster in order, gives the address up, and takes everything back from the host; containers that the
-    /// cluster runs here are removed. A second call does nothing.
+    /// Leaves the cluster in order: what it registered is gone everywhere, and the host's network is as it was before.
+    /// The address stays its own, and [`resume`](Self::resume) brings it back. A second call does nothing.
     ///
     /// # Errors
     /// The first failure, after everything was tried.
     pub async fn leave(&self) -> Result<()> {
-        self.go_down(true).await
+        self.go_down(Departure::Told).await
+    }
+
+    /// Leaves for good: gives the address up, removes the containers that the cluster runs here, and takes everything
+    /// back from the host, also what an earlier process left. A second call does nothing.
+    ///
+    /// # Errors
+    /// The first failure, after everything was tried.
+    pub async fn resign(&self) -> Result<()> {
+        self.go_down(Departure::ForGood).await
     }
 
     async fn come_up(&self, way: Way<'_>) -> Result<()> {
@@ -163,30 +180,36 @@ impl Cluster {
         }
     }
 
-    async fn go_down(&self, for_good: bool) -> Result<()> {
+    async fn go_down(&self, departure: Departure) -> Result<()> {
         let node = &self.node;
         let mut lifecycle = node.lifecycle.lock().await;
-        let Lifecycle::Up { task, .. } = &*lifecycle else {
-            return if for_good {
-                node.overlay.reset().await
-            } else {
-                Ok(())
-            };
-        };
-        task.abort();
-        let mut outcomes = vec![node.admission.stop().await];
-        for facility in node.facilities.iter().rev() {
-            outcomes.push(facility.stop().await);
+        let mut outcomes = Vec::new();
+        if let Lifecycle::Up { task, .. } = &*lifecycle {
+            task.abort();
+            outcomes.push(node.admission.stop().await);
+            for facility in node.facilities.iter().rev() {
+                outcomes.push(facility.stop().await);
+            }
+            match departure {
+                Departure::Silent => {
+                    outcomes.push(node.discovery.stop().await);
+                    outcomes.push(node.overlay.stop().await);
+                }
+                Departure::Told => outcomes.push(node.discovery.leave(LEAVE_LIMIT).await),
+                Departure::ForGood => {
+                    outcomes.push(node.discovery.forget(node.me).await);
+                    outcomes.push(node.discovery.leave(LEAVE_LIMIT).await);
+                }
+            }
         }
-        if for_good {
+        if departure == Departure::ForGood {
             outcomes.push(node.remove_own_containers().await);
-            outcomes.push(node.discovery.forget(node.me).await);
-            outcomes.push(node.discovery.leave(LEAVE_LIMIT).await);
+        }
+        if departure != Departure::Silent {
             outcomes.push(node.overlay.reset().await);
+        }
+        if departure == Departure::ForGood {
             outcomes.push(node.store.clear().await);
-        } else {
-            outcomes.push(node.discovery.stop().await);
-            outcomes.push(node.overlay.stop().await);
         }
         *lifecycle = Lifecycle::Down;
         node.stop_tasks().await;

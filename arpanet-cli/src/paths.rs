@@ -1,0 +1,58 @@
+//! Where a node keeps what.
+
+use std::path::{Path, PathBuf};
+
+/// The folders of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    state: PathBuf,
+    run: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn new(state: PathBuf, run: PathBuf) -> Self {
+        Self { state, run }
+    }
+
+    /// What survives a reboot: `/var/lib/arpanet2`.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// What does not: `/run/arpanet2`.
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
+    }
+
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.state.join("identity.json")
+    }
+
+    pub(crate) fn node(&self) -> PathBuf {
+        self.state.join("node.json")
+    }
+
+    pub(crate) fn gossip(&self) -> PathBuf {
+        self.state.join("gossip.json")
+    }
+
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.state.join("ledger.jsonl")
+    }
+
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.state.join("containers")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.state.join("agent.log")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("agent.sock")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.run.join("agent.lock")
+    }
+}

@@ -4,15 +4,21 @@
 mod address;
 mod connection;
 mod error;
+mod ledger;
 mod link;
 mod namespace;
+mod preflight;
 mod route;
 mod rule;
+mod snapshot;
 mod sysctl;
 
 pub use address::Address;
 pub use connection::Netlink;
+pub use ledger::{Change, Ledger, Mark, VethPair};
 pub use link::{Link, MacAddr, VethEnd};
 pub use namespace::Namespace;
+pub use preflight::{Clash, Held, clashes};
 pub use route::{Route, RouteKind, RouteScope, TABLE_LOCAL, TABLE_MAIN};
 pub use rule::{Rule, RuleAction};
+pub use snapshot::HostSnapshot;

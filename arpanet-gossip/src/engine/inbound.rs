@@ -1,0 +1,276 @@
+//! From a datagram to what it says: opened, its sender known, believed, and handed on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use arpanet_core::NodeAddr;
+
+use super::{Engine, Event};
+use crate::peers::{Arrival, Sender, Verdict};
+use crate::roster::Heard;
+use crate::seal::Unopened;
+use crate::wire::{self, Message, Packet, decode};
+
+/// How often something unusual is told or answered for one address.
+const QUIET: Duration = Duration::from_secs(10);
+const MAX_QUIET: usize = 256;
+
+/// What the sender of a datagram is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It holds its address.
+    Member,
+    /// It is not in the roster, or its address has another holder: only what proves itself is heard.
+    Stranger,
+    /// It was forgotten.
+    Forgotten,
+}
+
+impl Engine {
+    pub(super) fn receive(&mut self, now: Duration, from: SocketAddr, datagram: &[u8]) {
+        if self.gone {
+            return;
+        }
+        let plain = match self.sealer.open(datagram) {
+            Ok(plain) => plain,
+            Err(Unopened::NotOurs) => return self.refusals.not_ours += 1,
+            Err(Unopened::UnknownKey) => return self.refusals.unknown_key += 1,
+            Err(Unopened::Forged) => return self.refusals.forged += 1,
+            Err(Unopened::Foreign(tag)) => {
+                self.refusals.foreign += 1;
+                if self.is_due(from, now) {
+                    self.events.push_back(Event::Foreign { from, tag });
+                }
+                return;
+            }
+        };
+        let Ok(((sender, tag, boot, number), packet)) =
+            postcard::take_from_bytes::<(u16, u32, u64, u64)>(&plain)
+        else {
+            return self.refusals.forged += 1;
+        };
+        let Some(node) = wire::node(sender).filter(|node| *node != self.me || tag != self.my_tag())
+        else {
+            return;
+        };
+        let sender = Sender { node, tag };
+        let standing = self.standing(sender);
+        if standing == Standing::Forgotten {
+            self.refusals.forgotten += 1;
+            self.tell_forgotten(node, from, now);
+            return;
+        }
+        let arrival = Arrival {
+            sender,
+            boot,
+            number,
+            packet,
+            from,
+        };
+        match decode::<Packet>(packet) {
+            None => self.refusals.forged += 1,
+            // These two prove themselves: the one says nothing that could harm, the other holds a fresh random number.
+            Some(Packet::Challenge { token, seen_at }) => {
+                self.seen_from(seen_at);
+                self.send_at(from, &wire::encode(&Packet::Response { token }));
+            }
+            Some(Packet::Response { token }) => {
+                for (packet, from) in self
+                    .peers
+                    .prove(sender, boot, number, token)
+                    .unwrap_or_default()
+                {
+                    if let Some(packet) = decode(&packet) {
+                        self.believe(sender, standing, from, packet, now);
+                    }
+                }
+            }
+            Some(content) => {
+                let token = self.fresh_token();
+                match self.peers.judge(&arrival, now, token) {
+                    Verdict::Believe => self.believe(sender, standing, from, content, now),
+                    Verdict::Ask(token) => {
+                        let challenge = Packet::Challenge {
+                            token,
+                            seen_at: from,
+                        };
+                        self.send_at(from, &wire::encode(&challenge));
+                    }
+                    Verdict::Wait => {}
+                    Verdict::Replayed => self.refusals.replayed += 1,
+                }
+            }
+        }
+    }
+
+    fn fresh_token(&mut self) -> u64 {
+        rand::RngExt::random(&mut self.rng)
+    }
+
+    fn my_tag(&self) -> u32 {
+        Sender::new(self.me, &self.identity).tag
+    }
+
+    fn standing(&self, sender: Sender) -> Standing {
+        match self.roster().entry(sender.node) {
+            Some(entry) if Sender::new(sender.node, &entry.identity) != sender => {
+                Standing::Stranger
+            }
+            Some(entry) if entry.forgotten => Standing::Forgotten,
+            Some(_) => Standing::Member,
+            None => Standing::Stranger,
+        }
+    }
+
+    /// Tells a node that it was forgotten, so that it need not wonder; not more than once in a while.
+    fn tell_forgotten(&mut self, node: NodeAddr, at: SocketAddr, now: Duration) {
+        if !self.is_due(at, now) {
+            return;
+        }
+        if let Some(proof) = self.roster.proof(node).cloned() {
+            let message = Message::Roster {
+                id: self.fresh_id(),
+                entries: vec![proof],
+            };
+            self.send_at(at, &wire::encode(&Packet::Whole(message)));
+        }
+    }
+
+    /// Whether something may be told for this address again.
+    fn is_due(&mut self, at: SocketAddr, now: Duration) -> bool {
+        self.quiet.retain(|_, until| now < *until);
+        if self.quiet.contains_key(&at) || self.quiet.len() >= MAX_QUIET {
+            return false;
+        }
+        self.quiet.insert(at, now + QUIET);
+        true
+    }
+
+    fn believe(
+        &mut self,
+        sender: Sender,
+        standing: Standing,
+        from: SocketAddr,
+        packet: Packet,
+        now: Duration,
+    ) {
+        let node = sender.node;
+        match standing {
+            Standing::Member => self.heard_from(node, from, now),
+            // So that it can be answered; a member's endpoint is not touched by a stranger.
+            Standing::Stranger if self.roster().holder(node).is_none() => {
+                self.endpoints
+                    .insert(node, super::Endpoint { at: from, rank: 0 });
+            }
+            Standing::Stranger | Standing::Forgotten => {}
+        }
+        let message = match packet {
+            Packet::Whole(message) => message,
+            Packet::Fragment {
+                transfer,
+                index,
+                count,
+                part,
+            } => {
+                let whole = self
+                    .assembly
+                    .take(sender, transfer, index, count, part, now);
+                match whole.map(|whole| decode::<Packet>(&whole)) {
+                    Some(Some(Packet::Whole(message))) => message,
+                    Some(_) => return self.refusals.forged += 1,
+                    None => return,
+                }
+            }
+            Packet::Swim(data) if standing == Standing::Member => {
+                if crate::swim::sender(&data) == Some(node.index()) {
+                    let wishes = self.swim.handle(&data, now);
+                    self.grant(wishes, now);
+                }
+                return;
+            }
+            Packet::Echo if standing == Standing::Member => {
+                return self.send_packet(node, &Packet::EchoReply);
+            }
+            _ => return,
+        };
+        match (standing, message) {
+            (_, Message::Roster { id, entries }) => {
+                for entry in entries {
+                    self.hear_entry(entry);
+                }
+                self.send_new(
+                    node,
+                    &Message::Ack {
+                        id,
+                        objection: None,
+                    },
+                );
+            }
+            (_, Message::RosterPart { entries, wanted }) => {
+                self.take_roster_part(node, entries, &wanted)
+            }
+            (
+                _,
+                Message::RosterDigest {
+                    id,
+                    from,
+                    to,
+                    entries,
+                },
+            ) => {
+                self.answer_roster_digest(node, id, from, to, &entries);
+            }
+            (_, Message::Compare { id }) => self.answer_compare(node, id),
+            (_, Message::Ack { id, objection }) => {
+                self.acknowledged(node, id, objection.map(|entry| *entry), now)
+            }
+            (Standing::Stranger | Standing::Forgotten, _) => {}
+            (_, Message::Push { id, delta }) => {
+                if self.take_delta(node, &delta, now) {
+                    self.send_new(
+                        node,
+                        &Message::Ack {
+                            id,
+                            objection: None,
+                        },
+                    );
+                }
+            }
+            (_, Message::Part { delta }) => {
+                self.take_delta(node, &delta, now);
+            }
+            (_, Message::Propose { id, entry }) => self.answer_proposal(node, id, *entry, now),
+            (
+                _,
+                Message::Compared {
+                    id,
+                    hashes,
+                    your_rank,
+                },
+            ) => self.compared(node, id, hashes, your_rank, now),
+            (_, Message::MembersAsk { id, from }) => self.answer_members(node, id, from),
+            (_, Message::MembersPart { members }) => self.take_members(members, now),
+            (
+                _,
+                Message::Digest {
+                    id,
+                    from,
+                    to,
+                    owners,
+                },
+            ) => self.answer_digest(node, id, from, to, &owners),
+            (_, Message::Wanted { owners }) => self.answer_wanted(node, &owners),
+            (_, Message::Done { id, next }) => self.request_done(node, id, next, now),
+        }
+    }
+
+    pub(super) fn hear_entry(&mut self, signed: crate::roster::SignedEntry) {
+        let node = signed.entry().node;
+        match self.roster.hear(signed) {
+            // Its holder may have been what others waited for, so all are looked at.
+            Heard::Taken => self.roster_changed(node),
+            Heard::Forged => self.refusals.roster_entries += 1,
+            Heard::Known | Heard::Refused | Heard::Unproven => {}
+        }
+    }
+}

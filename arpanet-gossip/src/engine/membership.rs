@@ -1,0 +1,334 @@
+//! Who is there: what foca says, what this node sees itself, and where everybody is.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use arpanet_core::NodeAddr;
+use arpanet_core::discovery::{Member, MemberState, Record};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+
+use super::records::LEFT;
+use super::sync::Purpose;
+use super::{Engine, Event};
+use crate::config::ms;
+use crate::swim::{Swim, SwimId, Wish};
+use crate::wire::{self, Packet};
+
+/// Known nodes that are not alive and are called at once.
+const CALLED_AT_ONCE: usize = 3;
+/// How often a member in doubt is asked by this node itself, and one that is out of its reach.
+const ECHO: Duration = Duration::from_millis(100);
+const ECHO_UNREACHED: Duration = Duration::from_millis(500);
+
+/// What foca says of a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    state: MemberState,
+    rank: u64,
+}
+
+/// Where a node is, and under which rank it was seen there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoint {
+    pub(super) at: SocketAddr,
+    pub(super) rank: u64,
+}
+
+/// A member that has not answered this node itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Doubt {
+    since: Duration,
+    next_echo: Duration,
+    unreached: bool,
+}
+
+impl Engine {
+    /// All members but those that have left, this node included.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.told.values().cloned().collect()
+    }
+
+    /// Whether this node is alive as far as is known.
+    pub(super) fn is_alive(&self, node: NodeAddr) -> bool {
+        node == self.me
+            || self
+                .lives
+                .get(&node)
+                .is_some_and(|life| life.state != MemberState::Down)
+    }
+
+    /// All others that are alive and hold their address.
+    pub(super) fn alive_others(&self) -> impl Iterator<Item = NodeAddr> {
+        self.lives
+            .iter()
+            .filter(|(node, life)| {
+                life.state != MemberState::Down
+                    && **node != self.me
+                    && self.roster().holder(**node).is_some()
+            })
+            .map(|(node, _)| *node)
+    }
+
+    pub(super) fn endpoint_of(&self, node: NodeAddr) -> Option<SocketAddr> {
+        self.endpoints.get(&node).map(|endpoint| endpoint.at)
+    }
+
+    pub(super) fn rank_of(&self, node: NodeAddr) -> u64 {
+        self.lives.get(&node).map_or(0, |life| life.rank)
+    }
+
+    /// A believed datagram came from a member: it is within reach, and there.
+    pub(super) fn heard_from(&mut self, node: NodeAddr, at: SocketAddr, now: Duration) {
+        let rank = self.rank_of(node);
+        let moved = self.endpoints.insert(node, Endpoint { at, rank });
+        let doubt = self.doubts.remove(&node);
+        if moved.is_none_or(|before| before.at != at) || doubt.is_some_and(|doubt| doubt.unreached)
+        {
+            self.tell_member(node);
+        }
+        if self.behind.remove(&node) && self.is_alive(node) {
+            self.start_session(Some(node), Purpose::Owner(self.me), now);
+        }
+    }
+
+    /// Somebody says where it sees this node.
+    pub(super) fn seen_from(&mut self, at: SocketAddr) {
+        if self.config.advertise.is_some() || self.seen_at == Some(at) {
+            return;
+        }
+        self.seen_at = Some(at);
+        self.tell_member(self.me);
+        // Nobody knows this node's identity yet, so a better one costs nothing.
+        if self.swim.alive() == 0 && self.swim.me().endpoint != Some(at) {
+            let rank = self.swim.me().rank + 1;
+            self.renew_swim(rank);
+        }
+    }
+
+    /// Starts foca anew under this rank, knowing nobody.
+    pub(super) fn renew_swim(&mut self, rank: u64) {
+        let endpoint = self
+            .config
+            .advertise
+            .or(self.seen_at)
+            .or(self.swim.me().endpoint);
+        let id = SwimId {
+            node: self.me.index(),
+            rank: rank.max(u64::from(self.generation) << 20),
+            endpoint,
+        };
+        self.swim = Swim::new(
+            id,
+            &self.config,
+            StdRng::from_seed(rand::RngExt::random(&mut self.rng)),
+        );
+    }
+
+    /// Does what foca wants.
+    pub(super) fn grant(&mut self, wishes: Vec<Wish>, now: Duration) {
+        for wish in wishes {
+            match wish {
+                Wish::Send { to, data, is_ping } => {
+                    let Some(node) = wire::node(to.node) else {
+                        continue;
+                    };
+                    if is_ping {
+                        self.doubts.entry(node).or_insert(Doubt {
+                            since: now,
+                            next_echo: now + ms(self.config.probe_rtt_ms),
+                            unreached: false,
+                        });
+                    }
+                    self.note_endpoint(&to);
+                    self.send_packet(node, &Packet::Swim(data));
+                }
+                Wish::Up(id) => self.came_up(&id, now),
+                Wish::Down(id) => self.went_down(&id, now),
+                // Everybody is down here, so foca here would have everybody else take new identities when the cut is
+                // healed. One new identity, of this node, does it as well.
+                Wish::Alone => {
+                    let rank = self.swim.me().rank + 1;
+                    self.renew_swim(rank);
+                }
+            }
+        }
+    }
+
+    fn note_endpoint(&mut self, id: &SwimId) {
+        if let (Some(node), Some(at)) = (wire::node(id.node), id.endpoint)
+            && self
+                .endpoints
+                .get(&node)
+                .is_none_or(|known| known.rank < id.rank)
+        {
+            self.endpoints.insert(node, Endpoint { at, rank: id.rank });
+        }
+    }
+
+    fn came_up(&mut self, id: &SwimId, now: Duration) {
+        let Some(node) = wire::node(id.node).filter(|node| *node != self.me) else {
+            return;
+        };
+        let life = Life {
+            state: MemberState::Alive,
+            rank: id.rank,
+        };
+        let before = self.lives.insert(node, life);
+        self.note_endpoint(id);
+        self.tell_member(node);
+        self.tell_suspension(node);
+        // What it said while it was away.
+        if before.is_some_and(|life| life.state == MemberState::Down)
+            && self.joining_until.is_none()
+        {
+            self.start_session(Some(node), Purpose::Owner(node), now);
+        }
+    }
+
+    fn went_down(&mut self, id: &SwimId, now: Duration) {
+        let Some(node) = wire::node(id.node) else {
+            return;
+        };
+        let life = Life {
+            state: MemberState::Down,
+            rank: id.rank,
+        };
+        self.lives.insert(node, life);
+        self.doubts.remove(&node);
+        self.behind.remove(&node);
+        self.tell_member(node);
+        self.tell_suspension(node);
+        self.drop_from_deliveries(node, now);
+    }
+
+    /// Tells a member as it is now, if that differs from what was told.
+    pub(super) fn tell_member(&mut self, node: NodeAddr) {
+        match self.view_of(node) {
+            Some(member) => {
+                if self.told.get(&node) != Some(&member) {
+                    self.told.insert(node, member.clone());
+                    self.events.push_back(Event::Member(member));
+                }
+            }
+            None => {
+                if self.told.remove(&node).is_some() {
+                    self.events.push_back(Event::MemberGone(node));
+                }
+            }
+        }
+    }
+
+    fn view_of(&self, node: NodeAddr) -> Option<Member> {
+        let entry = self.roster().holder(node)?;
+        let member = Member::new(node, entry.name.clone(), entry.role);
+        if node == self.me {
+            let at = self
+                .config
+                .advertise
+                .or(self.seen_at)
+                .or(self.swim.me().endpoint);
+            return Some(member.at(at.or(entry.endpoint)));
+        }
+        if self.store.get(node, LEFT).is_some() {
+            return None;
+        }
+        let state = self
+            .lives
+            .get(&node)
+            .map_or(MemberState::Down, |life| life.state);
+        let reached = !self.doubts.get(&node).is_some_and(|doubt| doubt.unreached);
+        Some(
+            member
+                .state(state)
+                .at(self.endpoint_of(node))
+                .reachable(state != MemberState::Down && reached),
+        )
+    }
+
+    /// Tells that a node's records are suspended or back.
+    fn tell_suspension(&mut self, owner: NodeAddr) {
+        let suspended = !self.is_alive(owner);
+        for (key, _, value) in self.store.live_of(owner) {
+            if key != LEFT {
+                self.events.push_back(Event::Record {
+                    owner,
+                    key: key.to_owned(),
+                    record: Some(Record::new(value.clone()).suspended(suspended)),
+                });
+            }
+        }
+    }
+
+    /// Calls a few of the known nodes that are not alive.
+    pub(super) fn announce(&mut self, now: Duration) {
+        let silent: Vec<NodeAddr> = self
+            .endpoints
+            .keys()
+            .copied()
+            .filter(|node| !self.is_alive(*node) && self.roster().holder(*node).is_some())
+            .collect();
+        let called = silent.into_iter().sample(&mut self.rng, CALLED_AT_ONCE);
+        for node in called {
+            let wishes = self.swim.announce(node, now);
+            self.grant(wishes, now);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Duration) {
+        let suspicions: Vec<(NodeAddr, MemberState)> = self
+            .swim
+            .members()
+            .filter_map(|member| {
+                let state = match member.state() {
+                    foca::State::Alive => MemberState::Alive,
+                    foca::State::Suspect => MemberState::Suspect,
+                    foca::State::Down => return None,
+                };
+                Some((wire::node(member.id().node)?, state))
+            })
+            .collect();
+        for (node, state) in suspicions {
+            if let Some(life) = self.lives.get_mut(&node)
+                && life.state != MemberState::Down
+                && life.state != state
+            {
+                life.state = state;
+                self.tell_member(node);
+            }
+        }
+        self.ask_doubted(now);
+        self.store.collect(now, ms(self.config.tombstone_ms));
+        self.promises.retain(|_, (_, until)| now < *until);
+        self.fetch_gaps(now);
+    }
+
+    fn ask_doubted(&mut self, now: Duration) {
+        let patience = ms(self.config.suspect_ms);
+        let mut asked = Vec::new();
+        let mut lost = Vec::new();
+        for (node, doubt) in &mut self.doubts {
+            if now >= doubt.next_echo {
+                doubt.next_echo = now
+                    + if doubt.unreached {
+                        ECHO_UNREACHED
+                    } else {
+                        ECHO
+                    };
+                asked.push(*node);
+            }
+            if !doubt.unreached && now >= doubt.since + patience {
+                doubt.unreached = true;
+                lost.push(*node);
+            }
+        }
+        for node in asked {
+            self.send_packet(node, &Packet::Echo);
+        }
+        for node in lost {
+            self.tell_member(node);
+        }
+    }
+}

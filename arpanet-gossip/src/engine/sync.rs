@@ -1,0 +1,541 @@
+//! Comparison: two nodes find out how they differ and mend it, both ways.
+//!
+//! The asker drives it: first hashes over everything, then, for what differs, requests that each cover a range of nodes
+//! and fit a datagram. The other answers each with at most a burst of datagrams and a `Done` that says where to go on.
+//! What got lost on the way shows in the hashes of the next round.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use arpanet_core::NodeAddr;
+use foca::Member;
+use rand::seq::IteratorRandom;
+
+use super::{Engine, Event};
+use crate::roster::SignedEntry;
+use crate::swim::SwimId;
+use crate::wire::{self, BURST, FILL, Hashes, Mark, Message};
+
+const FIRST_PATIENCE: Duration = Duration::from_millis(60);
+const TRIES: u32 = 5;
+const ROUNDS: u32 = 6;
+const MAX_JOBS: usize = 256;
+/// How many members a node that starts asks at once.
+const ASKED_AT_ONCE: usize = 3;
+/// What a request holds: marks and hashes take at most about 16 bytes each.
+const MARKS: usize = 60;
+const ENTRIES: usize = 4;
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Everything.
+    Everything,
+    /// One owner's records.
+    Owner(NodeAddr),
+}
+
+/// A comparison that waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Job {
+    with: NodeAddr,
+    purpose: Purpose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Compare,
+    Roster(u16),
+    Members(u16),
+    Records(u16),
+}
+
+/// The comparison under way.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// `None`: whoever answers first.
+    with: Option<NodeAddr>,
+    purpose: Purpose,
+    stage: Stage,
+    /// What differed, in the order in which it is mended.
+    differs: Vec<Stage>,
+    id: u64,
+    tries: u32,
+    round: u32,
+    before: Hashes,
+    deadline: Duration,
+}
+
+impl Session {
+    pub(super) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+impl Engine {
+    /// Compares with this member now, or after what is under way. `None`: with whichever known node answers first.
+    pub(super) fn start_session(
+        &mut self,
+        with: Option<NodeAddr>,
+        purpose: Purpose,
+        now: Duration,
+    ) {
+        if self.session.is_some() {
+            if let Some(with) = with {
+                let job = Job { with, purpose };
+                if self.jobs.len() < MAX_JOBS && !self.jobs.contains(&job) {
+                    self.jobs.push_back(job);
+                }
+            }
+            return;
+        }
+        let stage = match purpose {
+            Purpose::Everything => Stage::Compare,
+            Purpose::Owner(owner) => Stage::Records(owner.index()),
+        };
+        self.session = Some(Session {
+            with,
+            purpose,
+            stage,
+            differs: Vec::new(),
+            id: 0,
+            tries: 0,
+            round: 0,
+            before: Hashes::default(),
+            deadline: now,
+        });
+        self.ask(now);
+    }
+
+    /// The periodic comparison.
+    pub(super) fn sync_with_anyone(&mut self, now: Duration) {
+        let alive: Vec<NodeAddr> = self.alive_others().collect();
+        if let Some(with) = alive.into_iter().choose(&mut self.rng) {
+            self.start_session(Some(with), Purpose::Everything, now);
+        }
+    }
+
+    /// Asks again, or gives up.
+    pub(super) fn drive_session(&mut self, now: Duration) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if now < session.deadline {
+            return;
+        }
+        if session.with.is_none() && self.joining_until.is_some() {
+            return self.ask(now);
+        }
+        if session.tries < TRIES {
+            session.tries += 1;
+            return self.repeat_request(now);
+        }
+        self.session = None;
+        if self.joining_until.is_some() {
+            // Whoever had answered is gone again.
+            return self.start_session(None, Purpose::Everything, now);
+        }
+        self.next_job(now);
+    }
+
+    fn next_job(&mut self, now: Duration) {
+        while self.session.is_none() {
+            let Some(job) = self.jobs.pop_front() else {
+                return;
+            };
+            if self.is_alive(job.with) {
+                self.start_session(Some(job.with), job.purpose, now);
+            }
+        }
+    }
+
+    /// Sends the request of the stage that the session is in.
+    fn ask(&mut self, now: Duration) {
+        let id = self.fresh_id();
+        if let Some(session) = &mut self.session {
+            session.id = id;
+            session.tries = 0;
+        }
+        self.repeat_request(now);
+    }
+
+    fn repeat_request(&mut self, now: Duration) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        session.deadline = now + FIRST_PATIENCE * 2u32.pow(session.tries);
+        let (id, with, purpose, stage) = (session.id, session.with, session.purpose, session.stage);
+        let message = match stage {
+            Stage::Compare => Message::Compare { id },
+            Stage::Roster(from) => self.roster_request(id, from),
+            Stage::Members(from) => Message::MembersAsk { id, from },
+            Stage::Records(from) => match purpose {
+                Purpose::Everything => self.records_request(id, from),
+                Purpose::Owner(owner) => Message::Digest {
+                    id,
+                    from: owner.index(),
+                    to: owner.index(),
+                    owners: self.store.mark(owner).into_iter().collect(),
+                },
+            },
+        };
+        match with {
+            Some(with) => self.send_new(with, &message),
+            None => {
+                let known: Vec<NodeAddr> = self
+                    .endpoints
+                    .keys()
+                    .copied()
+                    .filter(|node| *node != self.me && self.roster().holder(*node).is_some())
+                    .collect();
+                for node in known.into_iter().sample(&mut self.rng, ASKED_AT_ONCE) {
+                    self.send_new(node, &message);
+                }
+            }
+        }
+    }
+
+    fn roster_request(&self, id: u64, from: u16) -> Message {
+        let mut hashes = self.roster.hashes_from(from);
+        let entries: Vec<(u16, u64)> = hashes.by_ref().take(MARKS).collect();
+        let to = end_of_range(
+            entries.last().map(|(node, _)| *node),
+            hashes.next().is_some(),
+        );
+        Message::RosterDigest {
+            id,
+            from,
+            to,
+            entries,
+        }
+    }
+
+    fn records_request(&self, id: u64, from: u16) -> Message {
+        let mut marks = self.store.marks_from(from);
+        let owners: Vec<Mark> = marks.by_ref().take(MARKS).collect();
+        let to = end_of_range(owners.last().map(|mark| mark.owner), marks.next().is_some());
+        Message::Digest {
+            id,
+            from,
+            to,
+            owners,
+        }
+    }
+
+    fn hashes(&self) -> Hashes {
+        Hashes {
+            roster: self.roster.hash(),
+            members: self.swim.hash(),
+            records: self.store.hash(),
+        }
+    }
+
+    pub(super) fn answer_compare(&mut self, node: NodeAddr, id: u64) {
+        let answer = Message::Compared {
+            id,
+            hashes: self.hashes(),
+            your_rank: self.rank_of(node),
+        };
+        self.send_new(node, &answer);
+    }
+
+    pub(super) fn compared(
+        &mut self,
+        node: NodeAddr,
+        id: u64,
+        theirs: Hashes,
+        my_rank: u64,
+        now: Duration,
+    ) {
+        let mine = self.hashes();
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if session.id != id
+            || session.stage != Stage::Compare
+            || session.with.is_some_and(|with| with != node)
+        {
+            return;
+        }
+        // The same as in the round before: what still differs, the other side lacks or won't take.
+        let stuck = session.round > 0 && session.before == mine;
+        session.with = Some(node);
+        session.before = mine;
+        session.round += 1;
+        session.differs = [
+            (mine.records != theirs.records, Stage::Records(1)),
+            (mine.members != theirs.members, Stage::Members(1)),
+            (mine.roster != theirs.roster, Stage::Roster(1)),
+        ]
+        .into_iter()
+        .filter_map(|(differs, stage)| (differs && !stuck).then_some(stage))
+        .collect();
+        if session.round > ROUNDS {
+            session.differs.clear();
+        }
+        if my_rank > self.swim.me().rank {
+            // What this node was before: foca would take it for the newer one.
+            self.renew_swim(my_rank + 1);
+        }
+        self.next_stage(now);
+    }
+
+    fn next_stage(&mut self, now: Duration) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        session.stage = match session.differs.pop() {
+            Some(stage) => stage,
+            None if session.stage == Stage::Compare || session.purpose != Purpose::Everything => {
+                return self.end_session(now);
+            }
+            None => Stage::Compare,
+        };
+        self.ask(now);
+    }
+
+    fn end_session(&mut self, now: Duration) {
+        let ended = self.session.take();
+        if self.joining_until.is_some()
+            && ended.is_some_and(|session| session.purpose == Purpose::Everything)
+        {
+            self.finish_join(true, now);
+        }
+        self.next_job(now);
+    }
+
+    /// The catalogue is as full as it gets: this node goes on from what it had said before.
+    pub(super) fn finish_join(&mut self, filled: bool, now: Duration) {
+        self.joining_until = None;
+        if self.inherited_until.is_some() {
+            self.inherited_until = Some(now + crate::config::ms(self.config.inherit_ms));
+        }
+        self.drop_farewell(now);
+        self.events.push_back(Event::Ready { filled });
+        self.announce(now);
+    }
+
+    /// The answers to a request are through.
+    pub(super) fn request_done(
+        &mut self,
+        node: NodeAddr,
+        id: u64,
+        next: Option<u16>,
+        now: Duration,
+    ) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if session.id != id || session.with != Some(node) {
+            return;
+        }
+        let Some(next) = next else {
+            return self.next_stage(now);
+        };
+        session.stage = match session.stage {
+            Stage::Compare => return,
+            Stage::Roster(_) => Stage::Roster(next),
+            Stage::Members(_) => Stage::Members(next),
+            Stage::Records(_) => Stage::Records(next),
+        };
+        self.ask(now);
+    }
+
+    fn done(&mut self, node: NodeAddr, id: u64, next: Option<u16>) {
+        self.send_new(node, &Message::Done { id, next });
+    }
+
+    pub(super) fn answer_roster_digest(
+        &mut self,
+        node: NodeAddr,
+        id: u64,
+        from: u16,
+        to: u16,
+        theirs: &[(u16, u64)],
+    ) {
+        let mine: Vec<(u16, u64)> = self
+            .roster
+            .hashes_from(from)
+            .take_while(|(node, _)| *node <= to)
+            .collect();
+        let mut differing = mine
+            .iter()
+            .filter(|entry| !theirs.contains(entry))
+            .map(|(node, _)| *node);
+        let sent: Vec<u16> = differing.by_ref().take(BURST * ENTRIES).collect();
+        let more = differing.next();
+        let mut wanted: Vec<u16> = theirs
+            .iter()
+            .filter(|entry| !mine.contains(entry))
+            .map(|(node, _)| *node)
+            .collect();
+        wanted.truncate(MARKS);
+        for part in self.proofs_of(&sent) {
+            let message = Message::RosterPart {
+                entries: part,
+                wanted: std::mem::take(&mut wanted),
+            };
+            self.send_new(node, &message);
+        }
+        if !wanted.is_empty() {
+            let entries = Vec::new();
+            self.send_new(node, &Message::RosterPart { entries, wanted });
+        }
+        self.done(node, id, more.or_else(|| after(to)));
+    }
+
+    fn proofs_of(&self, nodes: &[u16]) -> Vec<Vec<SignedEntry>> {
+        let proofs: Vec<SignedEntry> = nodes
+            .iter()
+            .filter_map(|node| self.roster.proof(wire::node(*node)?).cloned())
+            .collect();
+        proofs
+            .chunks(ENTRIES)
+            .map(<[SignedEntry]>::to_vec)
+            .collect()
+    }
+
+    pub(super) fn take_roster_part(
+        &mut self,
+        node: NodeAddr,
+        entries: Vec<SignedEntry>,
+        wanted: &[u16],
+    ) {
+        for entry in entries {
+            self.hear_entry(entry);
+        }
+        for part in self.proofs_of(&wanted[..wanted.len().min(MARKS)]) {
+            let message = Message::RosterPart {
+                entries: part,
+                wanted: Vec::new(),
+            };
+            self.send_new(node, &message);
+        }
+    }
+
+    pub(super) fn answer_members(&mut self, node: NodeAddr, id: u64, from: u16) {
+        let me = self.swim.me().clone();
+        let mut members: Vec<(Member<SwimId>, Option<SocketAddr>)> = self
+            .swim
+            .members()
+            .cloned()
+            .chain([Member::alive(me)])
+            .filter(|member| member.id().node >= from && member.id().node != node.index())
+            .map(|member| {
+                let endpoint = wire::node(member.id().node).and_then(|node| self.endpoint_of(node));
+                (member, endpoint)
+            })
+            .collect();
+        members.sort_by_key(|(member, _)| member.id().node);
+        // A member with an IPv6 endpoint twice takes up to 60 bytes.
+        let chunk = FILL / 60;
+        let next = members
+            .get(chunk * BURST)
+            .map(|(member, _)| member.id().node);
+        members.truncate(chunk * BURST);
+        for part in members.chunks(chunk) {
+            let members = part.to_vec();
+            self.send_new(node, &Message::MembersPart { members });
+        }
+        self.done(node, id, next);
+    }
+
+    pub(super) fn take_members(
+        &mut self,
+        members: Vec<(Member<SwimId>, Option<SocketAddr>)>,
+        now: Duration,
+    ) {
+        for (member, endpoint) in &members {
+            if let (Some(node), Some(at)) = (wire::node(member.id().node), *endpoint)
+                && node != self.me
+                && self.endpoint_of(node).is_none()
+            {
+                self.endpoints.insert(node, super::Endpoint { at, rank: 0 });
+            }
+        }
+        let members = members.into_iter().map(|(member, _)| member).collect();
+        let wishes = self.swim.learn(members, now);
+        self.grant(wishes, now);
+    }
+
+    pub(super) fn answer_digest(
+        &mut self,
+        node: NodeAddr,
+        id: u64,
+        from: u16,
+        to: u16,
+        theirs: &[Mark],
+    ) {
+        let mine: Vec<Mark> = self
+            .store
+            .marks_from(from)
+            .take_while(|mark| mark.owner <= to)
+            .collect();
+        let mut budget = BURST;
+        let mut next = after(to);
+        let mut wanted = Vec::new();
+        for held in &mine {
+            let known = theirs.iter().find(|mark| mark.owner == held.owner);
+            let known = known.copied().unwrap_or(Mark {
+                version: 0,
+                ..*held
+            });
+            if known.generation == held.generation && known.version > held.version {
+                wanted.push(*held);
+            }
+            if budget == 0 {
+                next = Some(held.owner);
+                break;
+            }
+            let (deltas, all) = self.store.deltas_since(known, budget);
+            budget -= deltas.len();
+            for delta in deltas {
+                self.send_new(node, &Message::Part { delta });
+            }
+            if !all {
+                next = Some(held.owner);
+                break;
+            }
+        }
+        if !wanted.is_empty() {
+            wanted.truncate(MARKS);
+            self.send_new(node, &Message::Wanted { owners: wanted });
+        }
+        self.done(
+            node,
+            id,
+            if from == to {
+                next.filter(|next| *next == from)
+            } else {
+                next
+            },
+        );
+    }
+
+    pub(super) fn answer_wanted(&mut self, node: NodeAddr, owners: &[Mark]) {
+        let mut budget = BURST;
+        for mark in owners.iter().take(MARKS) {
+            let (deltas, _) = self.store.deltas_since(*mark, budget);
+            budget -= deltas.len();
+            for delta in deltas {
+                self.send_new(node, &Message::Part { delta });
+            }
+            if budget == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// The last node that a request covers.
+const fn end_of_range(last: Option<u16>, more: bool) -> u16 {
+    match last {
+        Some(last) if more => last,
+        _ => u16::MAX,
+    }
+}
+
+/// Where the next request begins, unless that was all.
+const fn after(to: u16) -> Option<u16> {
+    if to == u16::MAX { None } else { Some(to + 1) }
+}

@@ -1,0 +1,417 @@
+//! All owners' records, and how far each owner's are known.
+//!
+//! An owner numbers its changes. A *delta* says: these are all of the owner's records with versions in `(from, to]`. So
+//! a receiver that has everything up to `from` has everything up to `to` afterwards (its *watermark*), and what it holds
+//! from that range and is not named has been superseded: by a later change, or by a removal so old that it was dropped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use arpanet_core::NodeAddr;
+use bytes::Bytes;
+
+use crate::record::{MAX_RECORDS, MAX_VALUE, is_key};
+use crate::wire::{Delta, FILL, Mark, WireRecord, mix};
+
+/// Removals an owner may have before the oldest are dropped.
+const MAX_TOMBSTONES: usize = 1_024;
+/// Ranges known beyond a gap.
+const MAX_ISLANDS: usize = 32;
+
+/// One owner's records.
+#[derive(Debug, Default)]
+struct Owner {
+    generation: u32,
+    watermark: u64,
+    records: BTreeMap<String, Stored>,
+    by_version: BTreeMap<u64, String>,
+    tombstones: usize,
+    /// The newest removal that was dropped.
+    floor: u64,
+    islands: Vec<(u64, u64)>,
+    doubted: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    record: WireRecord,
+    since: Duration,
+}
+
+/// What a delta changed, key by key: the new value, or `None` for a removal.
+pub(crate) type Changes = Vec<(String, Option<Bytes>)>;
+
+/// What came of a delta.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// These changes, perhaps none.
+    Changes(Changes),
+    /// A signature was wrong or a bound was broken: nothing was taken in.
+    Refused,
+    /// It is of another holder of the owner's address.
+    OtherHolder,
+}
+
+/// The records of all owners.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    owners: BTreeMap<NodeAddr, Owner>,
+}
+
+impl Store {
+    /// Sees to it that an owner's records are of this holder; another holder's are dropped and returned as changes.
+    pub(crate) fn set_holder(&mut self, owner: NodeAddr, generation: u32) -> Changes {
+        let known = self.owners.entry(owner).or_default();
+        if known.generation == generation {
+            return Changes::new();
+        }
+        let gone = std::mem::take(known);
+        known.generation = generation;
+        gone.into_removals()
+    }
+
+    /// Drops an owner's records.
+    pub(crate) fn drop_owner(&mut self, owner: NodeAddr) -> Changes {
+        self.owners
+            .remove(&owner)
+            .map(Owner::into_removals)
+            .unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn watermark(&self, owner: NodeAddr) -> u64 {
+        self.owners.get(&owner).map_or(0, |owner| owner.watermark)
+    }
+
+    /// The newest version seen of an owner, contiguous or not.
+    pub(crate) fn newest(&self, owner: NodeAddr) -> u64 {
+        self.owners.get(&owner).map_or(0, |owner| {
+            let last = owner.by_version.last_key_value().map_or(0, |(v, _)| *v);
+            owner.watermark.max(last)
+        })
+    }
+
+    /// Whether changes of this owner are known to be missing.
+    pub(crate) fn has_gap(&self, owner: NodeAddr) -> bool {
+        self.owners
+            .get(&owner)
+            .is_some_and(|owner| !owner.islands.is_empty())
+    }
+
+    /// An owner's live records with their versions.
+    pub(crate) fn live_of(&self, owner: NodeAddr) -> impl Iterator<Item = (&str, u64, &Bytes)> {
+        self.owners
+            .get(&owner)
+            .into_iter()
+            .flat_map(|owner| owner.records.values())
+            .filter_map(|stored| {
+                let record = &stored.record;
+                Some((record.key.as_str(), record.version, record.value.as_ref()?))
+            })
+    }
+
+    /// One live value.
+    pub(crate) fn get(&self, owner: NodeAddr, key: &str) -> Option<&Bytes> {
+        let stored = self.owners.get(&owner)?.records.get(key)?;
+        stored.record.value.as_ref()
+    }
+
+    /// Whether the owner has room for one more live record.
+    pub(crate) fn has_room(&self, owner: NodeAddr) -> bool {
+        self.owners
+            .get(&owner)
+            .is_none_or(|owner| owner.records.len() - owner.tombstones < MAX_RECORDS)
+    }
+
+    /// Puts a record of this node's own, whose version is above all before, and returns the delta to spread.
+    pub(crate) fn put_own(&mut self, me: NodeAddr, record: WireRecord, now: Duration) -> Delta {
+        let owner = self.owners.entry(me).or_default();
+        let (from, to) = (owner.watermark, record.version);
+        owner.insert(record.clone(), now);
+        owner.watermark = to;
+        owner.islands.clear();
+        Delta {
+            owner: me.index(),
+            generation: owner.generation,
+            from,
+            to,
+            target: to,
+            records: vec![record],
+        }
+    }
+
+    /// Takes in a delta. `verify` checks a record's signature; it is asked only about records that would be taken.
+    pub(crate) fn apply(
+        &mut self,
+        owner: NodeAddr,
+        delta: &Delta,
+        now: Duration,
+        verify: impl Fn(&WireRecord) -> bool,
+    ) -> Applied {
+        let Some(known) = self.owners.get_mut(&owner) else {
+            return Applied::OtherHolder;
+        };
+        if known.generation != delta.generation {
+            return Applied::OtherHolder;
+        }
+        if delta.from > delta.to || delta.to > delta.target {
+            return Applied::Refused;
+        }
+        let mut news = Vec::new();
+        for record in &delta.records {
+            let sound = record.version > delta.from
+                && is_key(&record.key)
+                && record.value.as_ref().is_none_or(|v| v.len() <= MAX_VALUE);
+            if !sound {
+                return Applied::Refused;
+            }
+            let is_news = match known.records.get(&record.key) {
+                Some(held) => record.version > held.record.version,
+                // A removal that is not remembered any more, or another change since.
+                None => record.version > known.watermark,
+            };
+            if is_news {
+                if !verify(record) {
+                    return Applied::Refused;
+                }
+                news.push(record);
+            }
+        }
+        if known.records.len() + news.len() > MAX_RECORDS + 2 * MAX_TOMBSTONES {
+            return Applied::Refused;
+        }
+        known.doubt(delta);
+        let mut changes = Changes::new();
+        for record in news {
+            let before = known.insert(record.clone(), now);
+            if before != record.value {
+                changes.push((record.key.clone(), record.value.clone()));
+            }
+        }
+        known.advance(delta.from, delta.to);
+        if known.watermark >= delta.target {
+            changes.extend(known.settle_doubts());
+        }
+        Applied::Changes(changes)
+    }
+
+    /// Forgets removals older than `keep`, and the oldest where there are too many.
+    pub(crate) fn collect(&mut self, now: Duration, keep: Duration) {
+        for owner in self.owners.values_mut() {
+            if owner.tombstones == 0 {
+                continue;
+            }
+            let excess = owner.tombstones.saturating_sub(MAX_TOMBSTONES);
+            let mut old: Vec<u64> = owner
+                .by_version
+                .iter()
+                .filter(|(_, key)| {
+                    owner
+                        .records
+                        .get(*key)
+                        .is_some_and(|stored| stored.record.value.is_none())
+                })
+                .enumerate()
+                .filter(|(nth, (_, key))| {
+                    *nth < excess
+                        || owner
+                            .records
+                            .get(*key)
+                            .is_some_and(|stored| stored.since + keep <= now)
+                })
+                .map(|(_, (version, _))| *version)
+                .collect();
+            // What is not known contiguously yet must stay: it would be taken for news again.
+            old.retain(|version| *version <= owner.watermark);
+            for version in old {
+                if let Some(key) = owner.by_version.remove(&version) {
+                    owner.records.remove(&key);
+                    owner.tombstones -= 1;
+                    owner.floor = owner.floor.max(version);
+                }
+            }
+        }
+    }
+
+    /// A hash over how far every owner's records are known.
+    pub(crate) fn hash(&self) -> u64 {
+        self.owners
+            .iter()
+            .filter(|(_, owner)| owner.watermark > 0)
+            .fold(0, |sum, (node, owner)| {
+                sum.wrapping_add(mix(&[
+                    u64::from(node.index()),
+                    u64::from(owner.generation),
+                    owner.watermark,
+                ]))
+            })
+    }
+
+    /// How far owners are known, from this one on.
+    pub(crate) fn marks_from(&self, from: u16) -> impl Iterator<Item = Mark> {
+        let from = NodeAddr::from_index(from.max(1));
+        from.into_iter()
+            .flat_map(|from| self.owners.range(from..))
+            .map(|(node, owner)| Mark {
+                owner: node.index(),
+                generation: owner.generation,
+                version: owner.watermark,
+            })
+    }
+
+    pub(crate) fn mark(&self, owner: NodeAddr) -> Option<Mark> {
+        self.owners.get(&owner).map(|known| Mark {
+            owner: owner.index(),
+            generation: known.generation,
+            version: known.watermark,
+        })
+    }
+
+    /// What somebody lacks who has the owner up to `mark`, in at most `limit` deltas, and whether that is all.
+    pub(crate) fn deltas_since(&self, mark: Mark, limit: usize) -> (Vec<Delta>, bool) {
+        let Some(owner) = NodeAddr::from_index(mark.owner).and_then(|node| self.owners.get(&node))
+        else {
+            return (Vec::new(), true);
+        };
+        if owner.generation != mark.generation || owner.watermark <= mark.version {
+            return (Vec::new(), true);
+        }
+        // Whoever may have missed a removal that is forgotten here compares the whole.
+        let start = if mark.version < owner.floor {
+            0
+        } else {
+            mark.version
+        };
+        let target = owner.watermark;
+        let mut deltas = Vec::new();
+        let mut open = Delta {
+            owner: mark.owner,
+            generation: owner.generation,
+            from: start,
+            to: start,
+            target,
+            records: Vec::new(),
+        };
+        let mut weight = 0;
+        for (version, key) in owner.by_version.range(start + 1..) {
+            let Some(stored) = owner.records.get(key) else {
+                continue;
+            };
+            let record = &stored.record;
+            if weight > 0 && weight + record.weight() > FILL {
+                let next = Delta {
+                    from: open.to,
+                    to: open.to,
+                    records: Vec::new(),
+                    ..open.clone()
+                };
+                deltas.push(std::mem::replace(&mut open, next));
+                weight = 0;
+                if deltas.len() >= limit {
+                    return (deltas, false);
+                }
+            }
+            weight += record.weight();
+            open.records.push(record.clone());
+            // Beyond the watermark something is missing: such records come along, but nothing is said of the range.
+            open.to = (*version).min(target).max(open.to);
+        }
+        open.to = target;
+        deltas.push(open);
+        (deltas, true)
+    }
+
+    /// All live records.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (NodeAddr, &str, &Bytes)> {
+        self.owners.iter().flat_map(|(node, owner)| {
+            owner.records.values().filter_map(|stored| {
+                Some((
+                    *node,
+                    stored.record.key.as_str(),
+                    stored.record.value.as_ref()?,
+                ))
+            })
+        })
+    }
+}
+
+impl Owner {
+    fn into_removals(self) -> Changes {
+        self.records
+            .into_values()
+            .filter(|stored| stored.record.value.is_some())
+            .map(|stored| (stored.record.key, None))
+            .collect()
+    }
+
+    /// Puts a record in place of the one with its key, whose value is returned.
+    fn insert(&mut self, record: WireRecord, now: Duration) -> Option<Bytes> {
+        self.by_version.insert(record.version, record.key.clone());
+        self.tombstones += usize::from(record.value.is_none());
+        let stored = Stored { record, since: now };
+        let before = self.records.insert(stored.record.key.clone(), stored)?;
+        self.by_version.remove(&before.record.version);
+        self.tombstones -= usize::from(before.record.value.is_none());
+        before.record.value
+    }
+
+    /// Notes what is held of the delta's range and not named in it.
+    fn doubt(&mut self, delta: &Delta) {
+        if delta.from >= delta.to {
+            return;
+        }
+        for (version, key) in self.by_version.range(delta.from + 1..=delta.to) {
+            if !delta
+                .records
+                .iter()
+                .any(|record| record.version == *version)
+            {
+                self.doubted.insert(key.clone(), *version);
+            }
+        }
+    }
+
+    /// Removes what is still doubted once everything is known.
+    fn settle_doubts(&mut self) -> Changes {
+        let mut changes = Changes::new();
+        for (key, version) in std::mem::take(&mut self.doubted) {
+            if self
+                .records
+                .get(&key)
+                .is_some_and(|held| held.record.version == version)
+            {
+                self.by_version.remove(&version);
+                if let Some(held) = self.records.remove(&key) {
+                    if held.record.value.is_some() {
+                        changes.push((key, None));
+                    } else {
+                        self.tombstones -= 1;
+                    }
+                }
+            }
+        }
+        changes
+    }
+
+    fn advance(&mut self, from: u64, to: u64) {
+        if from > self.watermark {
+            if self.islands.len() < MAX_ISLANDS {
+                self.islands.push((from, to));
+            }
+            return;
+        }
+        self.watermark = self.watermark.max(to);
+        while let Some(joined) = self
+            .islands
+            .iter()
+            .position(|(from, _)| *from <= self.watermark)
+        {
+            let (_, to) = self.islands.swap_remove(joined);
+            self.watermark = self.watermark.max(to);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

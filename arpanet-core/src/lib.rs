@@ -7,6 +7,7 @@ pub mod claim;
 pub mod cluster;
 pub mod discovery;
 mod error;
+pub mod memory;
 pub mod name;
 pub mod overlay;
 pub mod roster;

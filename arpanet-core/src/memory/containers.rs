@@ -1,0 +1,294 @@
+//! Simulated containers: what their commands do, without a process.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::network::HostIndex;
+use super::router::Router;
+use crate::runtime::{
+    Container, ContainerSpec, ContainerState, Environment, Output, OutputStream, RestartPolicy,
+};
+use crate::watch::WatchHub;
+use crate::{ContainerName, Error, ErrorKind, Result};
+
+/// How long a stop waits where the spec does not say.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Exit codes after SIGTERM and SIGKILL.
+pub(super) const TERMINATED: i32 = 128 + 15;
+pub(super) const KILLED: i32 = 128 + 9;
+
+/// What a command does. Unknown ones, and images, run until they are stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Program {
+    Forever,
+    IgnoreTerm,
+    Print(String, String, i32),
+    Cat,
+}
+
+impl Program {
+    pub(super) fn parse(command: &[String], env: &Environment) -> Result<Self> {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let lines = |count: &str| -> String {
+            let count = count.parse::<usize>().unwrap_or(0);
+            (1..=count).map(|line| format!("line {line}\n")).collect()
+        };
+        Ok(match words.as_slice() {
+            ["exit", code] => Self::Print(String::new(), String::new(), number(code)?),
+            ["print", text] => Self::Print(format!("{text}\n"), String::new(), 0),
+            ["print-both", out, err] => Self::Print(format!("{out}\n"), format!("{err}\n"), 0),
+            ["lines", count] => Self::Print(lines(count), String::new(), 0),
+            ["env", name] => {
+                let value = env.0.get(*name).map_or("", String::as_str);
+                Self::Print(format!("{value}\n"), String::new(), 0)
+            }
+            ["ignore-term"] => Self::IgnoreTerm,
+            ["cat"] => Self::Cat,
+            [path, ..] if path.starts_with("/nonexistent") => {
+                let message = format!("{path} can't be started: no such file");
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+            _ => Self::Forever,
+        })
+    }
+}
+
+fn number(text: &str) -> Result<i32> {
+    text.parse()
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, format!("{text:?} is no exit code")))
+}
+
+/// A container and its output so far.
+#[derive(Debug)]
+pub(super) struct Simulated {
+    pub(super) container: Container,
+    pub(super) program: Program,
+    pub(super) written: Vec<(SystemTime, Output)>,
+}
+
+impl Simulated {
+    fn write(&mut self, stream: OutputStream, text: &str, now: SystemTime) {
+        for line in text.split_inclusive('\n') {
+            let bytes = Bytes::copy_from_slice(line.as_bytes());
+            self.written.push((now, Output::new(stream, bytes)));
+        }
+    }
+}
+
+/// The container engine of a host: like docker's, it outlives the agent.
+#[derive(Debug, Default)]
+pub(super) struct Engine {
+    pub(super) containers: BTreeMap<ContainerName, Simulated>,
+    hub: Option<WatchHub<ContainerName, Container>>,
+    made: u64,
+}
+
+impl Engine {
+    pub(super) fn get(&mut self, name: &ContainerName) -> Result<&mut Simulated> {
+        self.containers.get_mut(name).ok_or_else(|| {
+            let message = format!("there is no container {name}");
+            Error::new(ErrorKind::NotFound, message)
+        })
+    }
+
+    pub(super) fn hub(&mut self) -> WatchHub<ContainerName, Container> {
+        let containers = &self.containers;
+        let fill = || {
+            let hub = WatchHub::new();
+            for (name, simulated) in containers {
+                hub.upsert(name.clone(), simulated.container.clone());
+            }
+            hub
+        };
+        self.hub.get_or_insert_with(fill).clone()
+    }
+
+    /// The agent's process is gone, and what it watched with.
+    pub(super) fn disconnect(&mut self) {
+        if let Some(hub) = self.hub.take() {
+            hub.close();
+        }
+    }
+
+    fn tell(&self, name: &ContainerName) {
+        if let (Some(hub), Some(simulated)) = (&self.hub, self.containers.get(name)) {
+            hub.upsert(name.clone(), simulated.container.clone());
+        }
+    }
+
+    /// Makes a container with a namespace; the same again is found.
+    pub(super) fn create(
+        &mut self,
+        host: HostIndex,
+        router: &mut Router,
+        spec: &ContainerSpec,
+        now: SystemTime,
+    ) -> Result<(Container, bool)> {
+        let Some(name) = &spec.name else {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a container needs a name",
+            ));
+        };
+        if spec.image.is_none() && spec.command.is_empty() {
+            let message = format!("the container {name} has neither image nor command");
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        if let Some(held) = self.containers.get(name) {
+            if held.container.spec == *spec {
+                return Ok((held.container.clone(), false));
+            }
+            let message = format!("there is a container {name} with another spec");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let program = match Program::parse(&spec.command, &spec.env) {
+            Ok(program) => program,
+            // Found out at the start, as engines do.
+            Err(_) => Program::Forever,
+        };
+        self.made += 1;
+        let container = Container::new(
+            name.clone(),
+            format!("{host:04x}{:08x}", self.made),
+            spec.clone(),
+            now,
+        )
+        .namespace(Some(router.make_namespace(host)));
+        let simulated = Simulated {
+            container: container.clone(),
+            program,
+            written: Vec::new(),
+        };
+        self.containers.insert(name.clone(), simulated);
+        self.tell(name);
+        Ok((container, true))
+    }
+
+    /// Starts it; whether it was not running.
+    pub(super) fn start(
+        &mut self,
+        host: HostIndex,
+        router: &mut Router,
+        name: &ContainerName,
+        now: SystemTime,
+    ) -> Result<bool> {
+        let simulated = self.get(name)?;
+        if simulated.container.state == ContainerState::Running {
+            return Ok(false);
+        }
+        let spec = &simulated.container.spec;
+        simulated.program = Program::parse(&spec.command, &spec.env)?;
+        if simulated.container.namespace.is_none() {
+            simulated.container.namespace = Some(router.make_namespace(host));
+        }
+        simulated.container.state = ContainerState::Running;
+        if let Program::Print(out, err, code) = simulated.program.clone() {
+            simulated.write(OutputStream::Stdout, &out, now);
+            simulated.write(OutputStream::Stderr, &err, now);
+            self.end(router, name, code);
+        } else {
+            self.tell(name);
+        }
+        Ok(true)
+    }
+
+    /// It has ended; its namespace goes with it.
+    pub(super) fn end(&mut self, router: &mut Router, name: &ContainerName, code: i32) -> bool {
+        let Some(simulated) = self.containers.get_mut(name) else {
+            return false;
+        };
+        if simulated.container.state != ContainerState::Running {
+            return false;
+        }
+        simulated.container.state = ContainerState::Exited { code };
+        if let Some(namespace) = simulated.container.namespace.take() {
+            router.remove_namespace(&namespace);
+        }
+        self.tell(name);
+        true
+    }
+
+    pub(super) fn remove(&mut self, router: &mut Router, name: &ContainerName) -> bool {
+        let Some(simulated) = self.containers.remove(name) else {
+            return false;
+        };
+        if let Some(namespace) = &simulated.container.namespace {
+            router.remove_namespace(namespace);
+        }
+        if let Some(hub) = &self.hub {
+            hub.remove(name);
+        }
+        true
+    }
+
+    /// The power is gone: nothing runs, and nothing has a namespace.
+    pub(super) fn lose_power(&mut self) {
+        self.disconnect();
+        for simulated in self.containers.values_mut() {
+            simulated.container.namespace = None;
+            if simulated.container.state == ContainerState::Running {
+                simulated.container.state = ContainerState::Exited { code: KILLED };
+            }
+        }
+    }
+
+    /// The power is back: what is to run always runs again.
+    pub(super) fn regain_power(&mut self, host: HostIndex, router: &mut Router, now: SystemTime) {
+        let names: Vec<ContainerName> = self
+            .containers
+            .values()
+            .filter(|simulated| {
+                simulated.container.spec.restart == RestartPolicy::Always
+                    && simulated.container.state == (ContainerState::Exited { code: KILLED })
+            })
+            .map(|simulated| simulated.container.name.clone())
+            .collect();
+        for name in names {
+            // What started before starts again.
+            let _ = self.start(host, router, &name, now);
+        }
+    }
+
+    /// It ended by itself with this code: starts it again where its policy says so.
+    pub(super) fn restart_by_policy(
+        &mut self,
+        host: HostIndex,
+        router: &mut Router,
+        name: &ContainerName,
+        code: i32,
+        now: SystemTime,
+    ) -> Result<()> {
+        let again = match self.get(name)?.container.spec.restart {
+            RestartPolicy::No => false,
+            RestartPolicy::OnFailure => code != 0,
+            RestartPolicy::Always => true,
+        };
+        if again {
+            self.start(host, router, name, now)?;
+        }
+        Ok(())
+    }
+
+    /// How a stop of this container goes: the wait and the exit code; `None` when it has ended already.
+    pub(super) fn stopping(&mut self, name: &ContainerName) -> Result<StopPlan> {
+        let simulated = self.get(name)?;
+        Ok(match (simulated.container.state, &simulated.program) {
+            (ContainerState::Exited { code }, _) => StopPlan::Ended(code),
+            (ContainerState::Created, _) => StopPlan::Ended(0),
+            (ContainerState::Running, Program::IgnoreTerm) => StopPlan::After(
+                simulated.container.spec.stop_grace.unwrap_or(STOP_GRACE),
+                KILLED,
+            ),
+            (ContainerState::Running, _) => StopPlan::After(Duration::ZERO, TERMINATED),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StopPlan {
+    Ended(i32),
+    After(Duration, i32),
+}

@@ -1,1 +1,14 @@
-//! A DNS server over any Discovery of arpanet2.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod answer;
+mod config;
+mod index;
+mod question;
+mod server;
+mod tcp;
+mod udp;
+mod upstream;
+
+pub use self::config::DnsConfig;
+pub use self::server::DnsServer;

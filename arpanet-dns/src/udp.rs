@@ -1,0 +1,62 @@
+//! Questions by datagram.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::UdpSocket;
+
+use crate::server::{Answered, Shared};
+use crate::upstream::{By, fit};
+
+/// Datagrams that are answered before others get their turn.
+const BATCH: usize = 64;
+
+/// Answers what comes in on a socket until it is aborted.
+pub(crate) async fn serve(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
+    let mut buffer = vec![0; 4096];
+    loop {
+        if let Err(error) = socket.readable().await {
+            tracing::error!(%error, "a DNS socket failed");
+            return;
+        }
+        for _ in 0..BATCH {
+            match socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => answer(&socket, &shared, &buffer[..length], from),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                // An earlier answer could not be delivered.
+                Err(error) => tracing::trace!(%error, "receiving"),
+            }
+        }
+    }
+}
+
+fn answer(socket: &Arc<UdpSocket>, shared: &Arc<Shared>, message: &[u8], from: SocketAddr) {
+    match shared.answer(message, source(from.ip()), By::Datagram) {
+        Answered::Now(bytes) => send(socket, &bytes, from),
+        Answered::Never => {}
+        Answered::Later { query, limit } => {
+            let question = message.to_vec();
+            let socket = Arc::clone(socket);
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                let answer = shared.forward(&question, &query, By::Datagram).await;
+                send(&socket, &fit(answer, limit), from);
+            });
+        }
+    }
+}
+
+/// A full socket buffer loses the datagram, as every network may: whoever asked asks again.
+fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.try_send_to(bytes, to) {
+        tracing::trace!(%error, %to, "answering");
+    }
+}
+
+/// The overlay address of whoever asks.
+pub(crate) fn source(ip: IpAddr) -> Option<std::net::Ipv4Addr> {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}

@@ -29,7 +29,10 @@ impl Agent {
             .unix_socket(paths.socket())
             .build()
             .map(|http| Self { http })
-            .map_err(|source| Error::new(ErrorKind::Internal, "no client for the agent's socket").with_source(source))
+            .map_err(|source| {
+                Error::new(ErrorKind::Internal, "no client for the agent's socket")
+                    .with_source(source)
+            })
     }
 
     /// A request; the host in the address means nothing on a socket.
@@ -71,17 +74,25 @@ impl Agent {
         self.json(self.request(Method::GET, path)).await
     }
 
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
         self.json(self.request(Method::POST, path).json(body)).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<()> {
-        self.send(self.request(Method::DELETE, path)).await.map(drop)
+        self.send(self.request(Method::DELETE, path))
+            .await
+            .map(drop)
     }
 
     /// Whether an agent answers.
     pub(crate) async fn is_running(&self) -> bool {
-        let request = self.request(Method::GET, "/v1/ping").timeout(Duration::from_secs(2));
+        let request = self
+            .request(Method::GET, "/v1/ping")
+            .timeout(Duration::from_secs(2));
         self.send(request).await.is_ok()
     }
 }

@@ -36,7 +36,10 @@ const KINDS: &[(ErrorKind, &str)] = &[
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let kind = KINDS.iter().find(|(kind, _)| *kind == error.kind()).map_or("internal", |(_, name)| name);
+        let kind = KINDS
+            .iter()
+            .find(|(kind, _)| *kind == error.kind())
+            .map_or("internal", |(_, name)| name);
         let mut causes = Vec::new();
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
@@ -54,12 +57,17 @@ impl From<&Error> for Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let kind = KINDS.iter().find(|(_, name)| *name == failure.kind).map_or(ErrorKind::Internal, |(kind, _)| *kind);
+        let kind = KINDS
+            .iter()
+            .find(|(_, name)| *name == failure.kind)
+            .map_or(ErrorKind::Internal, |(kind, _)| *kind);
         // Rebuilt from the root outwards, so that the chain reads as it did where it happened.
         let mut sentences = failure.causes.into_iter().rev();
         let error = match sentences.next() {
             Some(root) => sentences
-                .fold(Self::new(kind, root), |error, sentence| error.context(sentence))
+                .fold(Self::new(kind, root), |error, sentence| {
+                    error.context(sentence)
+                })
                 .context(failure.message),
             None => Self::new(kind, failure.message),
         };
@@ -70,20 +78,38 @@ impl From<Failure> for Error {
     }
 }
 
+/// A wrong use of the command line.
+pub(crate) fn usage(message: impl Into<String>, hint: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, message).with_hint(hint)
+}
+
 /// Tells the failure on standard error. Usage errors exit with 2, all others with 1.
 pub(crate) fn report(error: &Error) -> ExitCode {
     let failure = Failure::from(error);
     let mut err = anstream::stderr().lock();
     let red = anstyle(owo_colors::AnsiColors::Red);
     // Nobody to tell when standard error is closed.
-    let _ = writeln!(err, "{}: {}", owo_colors::OwoColorize::style(&"error", red), failure.message);
+    let _ = writeln!(
+        err,
+        "{}: {}",
+        owo_colors::OwoColorize::style(&"error", red),
+        failure.message
+    );
     for cause in &failure.causes {
         let _ = writeln!(err, "caused by: {cause}");
     }
     if let Some(hint) = &failure.hint {
-        let _ = writeln!(err, "{}: {hint}", owo_colors::OwoColorize::style(&"hint", anstyle(owo_colors::AnsiColors::Cyan)));
+        let _ = writeln!(
+            err,
+            "{}: {hint}",
+            owo_colors::OwoColorize::style(&"hint", anstyle(owo_colors::AnsiColors::Cyan))
+        );
     }
-    ExitCode::from(if error.kind() == ErrorKind::InvalidInput { 2 } else { 1 })
+    ExitCode::from(if error.kind() == ErrorKind::InvalidInput {
+        2
+    } else {
+        1
+    })
 }
 
 fn anstyle(color: owo_colors::AnsiColors) -> owo_colors::Style {

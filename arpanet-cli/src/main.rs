@@ -1,3 +1,95 @@
-//! arpanet2: one cluster of separate docker hosts.
+//! `arpanet2`: one cluster of separate docker hosts.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![expect(
+    dead_code,
+    reason = "the agent's stack is not put together yet: see agent::stack"
+)]
+
+mod agent;
+mod args;
+mod client;
+mod commands;
+mod config;
+mod failure;
+mod host;
+mod output;
+mod password;
+mod paths;
+
+use std::process::ExitCode;
+
+use arpanet_core::roster::Role;
+use arpanet_core::{Error, ErrorKind, Result};
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::commands::Context;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    // Before threads and settings: it makes namespaces.
+    if let Command::Holder(hidden) = cli.command {
+        return Ok(arpanet_lab::holder::main(hidden.args));
+    }
+    let context = Context::new(cli.global)?;
+    match cli.command {
+        Command::Boot(args) => commands::boot::run(&context, args),
+        Command::Server(args) => commands::join::run(&context, args, Role::Server),
+        Command::Client(args) => commands::join::run(&context, args, Role::Client),
+        Command::Start(args) => commands::start::run(&context, &args),
+        Command::Addr(args) => commands::addr::run(&context, &args),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
+        Command::Agent => {
+            return Ok(agent::main(&context).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS));
+        }
+        command => return block_on(asynchronous(&context, command)),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Stop => commands::stop::run(context).await,
+        Command::Reset => commands::reset::run(context).await,
+        Command::Status => commands::status::run(context).await,
+        Command::Doctor => return commands::doctor::run(context).await,
+        Command::Nodes => commands::nodes::run(context).await,
+        Command::Services => commands::services::run(context).await,
+        Command::Networks(args) => commands::networks::run(context, args).await,
+        Command::Resolve(args) => commands::resolve::run(context, &args).await,
+        Command::Register(args) => commands::register::run(context, args).await,
+        Command::Deregister(args) => commands::deregister::run(context, &args).await,
+        Command::Run(args) => commands::run::run(context, *args).await,
+        Command::Ps => commands::ps::run(context).await,
+        Command::Logs(args) => commands::logs::run(context, &args).await,
+        Command::Exec(args) => return commands::exec::run(context, args).await,
+        Command::Rm(args) => commands::rm::run(context, &args).await,
+        Command::Forget(args) => commands::forget::run(context, &args).await,
+        Command::Lab(args) => return commands::lab::run(context, args).await,
+        _ => Err(Error::new(
+            ErrorKind::Internal,
+            "a command without threads came here",
+        )),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::new(ErrorKind::Internal, "no event loop").with_source(source))?;
+    let outcome = runtime.block_on(work);
+    // A read of standard input may hang for ever.
+    runtime.shutdown_background();
+    outcome
+}

@@ -37,6 +37,9 @@ pub struct Rule {
     pub oif: Option<String>,
     /// The users, from and to, both included, that made it.
     pub uids: Option<(u32, u32)>,
+    /// Its protocol (`IPPROTO_…`: 6 tcp, 17 udp).
+    #[serde(default)]
+    pub ip_protocol: Option<u8>,
     /// Its mark and the mask under which they are compared.
     pub mark: Option<(u32, u32)>,
     /// What happens to it.
@@ -77,6 +80,7 @@ impl Rule {
             iif: None,
             oif: None,
             uids: None,
+            ip_protocol: None,
             mark: None,
             action,
             suppress_prefixlength: None,
@@ -110,6 +114,13 @@ impl Rule {
     #[must_use]
     pub const fn uids(mut self, first: u32, last: u32) -> Self {
         self.uids = Some((first, last));
+        self
+    }
+
+    /// Only for packets of this protocol (`IPPROTO_…`: 6 tcp, 17 udp).
+    #[must_use]
+    pub const fn ip_protocol(mut self, protocol: u8) -> Self {
+        self.ip_protocol = Some(protocol);
         self
     }
 
@@ -150,6 +161,10 @@ impl Rule {
         attributes.extend(self.iif.clone().map(RuleAttribute::Iifname));
         attributes.extend(self.oif.clone().map(RuleAttribute::Oifname));
         attributes.extend(
+            self.ip_protocol
+                .map(|protocol| RuleAttribute::IpProtocol(protocol.into())),
+        );
+        attributes.extend(
             self.uids
                 .map(|(start, end)| RuleAttribute::UidRange(RuleUidRange { start, end })),
         );
@@ -186,6 +201,7 @@ impl Rule {
                 RuleAttribute::Destination(ip) => rule.to = net(ip, header.dst_len),
                 RuleAttribute::Iifname(name) => rule.iif = Some(name),
                 RuleAttribute::Oifname(name) => rule.oif = Some(name),
+                RuleAttribute::IpProtocol(protocol) => rule.ip_protocol = Some(protocol.into()),
                 RuleAttribute::UidRange(range) => rule.uids = Some((range.start, range.end)),
                 RuleAttribute::FwMark(value) => mark = Some(value),
                 RuleAttribute::FwMask(value) => mask = value,
@@ -232,6 +248,9 @@ impl std::fmt::Display for Rule {
         }
         if let Some(oif) = &self.oif {
             write!(f, " oif {oif}")?;
+        }
+        if let Some(protocol) = self.ip_protocol {
+            write!(f, " ipproto {protocol}")?;
         }
         if let Some((first, last)) = self.uids {
             write!(f, " uidrange {first}-{last}")?;

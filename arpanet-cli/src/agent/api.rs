@@ -1,0 +1,257 @@
+//! The agent's own API: HTTP and JSON on a unix socket that only root can open.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use arpanet_core::cluster::Network;
+use arpanet_core::discovery::{Instance, ServiceSummary};
+use arpanet_core::runtime::{Container, ContainerSpec};
+use arpanet_core::{
+    AppNet, Cluster, ContainerName, Error, ErrorKind, InstanceId, NodeAddr, ServiceName, Tag,
+};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::status::{self, Node, Service, Status};
+use super::streams;
+use crate::failure::Failure;
+
+/// How the agent is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ending {
+    /// Without a word, to come back.
+    Silent,
+    /// In order: leave the cluster, keep the address.
+    Leave,
+    /// For good: leave nothing.
+    Reset,
+}
+
+/// What the API works on.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) cluster: Cluster,
+    pub(crate) dns: Arc<dyn Resolve>,
+    pub(crate) endings: mpsc::Sender<Ending>,
+}
+
+/// Resolves a name as DNS does.
+#[async_trait::async_trait]
+pub(crate) trait Resolve: std::fmt::Debug + Send + Sync + 'static {
+    async fn resolve(&self, name: &str) -> arpanet_core::Result<Vec<Ipv4Addr>>;
+}
+
+/// An error as an answer.
+#[derive(Debug)]
+pub(crate) struct ApiError(pub(crate) Error);
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match self.0.kind() {
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::AlreadyExists | ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+            ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+            ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+            ErrorKind::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(Failure::from(&self.0))).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// All routes.
+pub(crate) fn router(context: Context) -> Router {
+    Router::new()
+        .route("/v1/ping", get(async || Json(())))
+        .route("/v1/status", get(read_status))
+        .route("/v1/nodes", get(read_nodes))
+        .route("/v1/nodes/{node}", delete(forget))
+        .route("/v1/services", get(read_services))
+        .route("/v1/summary", get(read_summary))
+        .route("/v1/resolve", get(resolve))
+        .route("/v1/instances", post(register))
+        .route("/v1/instances/{id}", delete(deregister))
+        .route("/v1/networks", get(read_networks).post(create_network))
+        .route("/v1/networks/{name}", delete(remove_network))
+        .route("/v1/containers", get(read_containers).post(run))
+        .route("/v1/containers/{name}", delete(remove))
+        .route("/v1/containers/{name}/stop", post(stop_container))
+        .route("/v1/containers/{name}/logs", get(streams::logs))
+        .route("/v1/containers/{name}/exec", post(streams::exec))
+        .route("/v1/end", post(end))
+        .route("/metrics", get(metrics))
+        .with_state(context)
+}
+
+async fn read_status(State(context): State<Context>) -> Answer<Status> {
+    Ok(Json(status::status(&context.cluster).await?))
+}
+
+async fn read_nodes(State(context): State<Context>) -> Answer<Vec<Node>> {
+    Ok(Json(
+        context
+            .cluster
+            .nodes()
+            .await?
+            .into_iter()
+            .map(Node::from)
+            .collect(),
+    ))
+}
+
+async fn forget(State(context): State<Context>, Path(node): Path<NodeAddr>) -> Answer<()> {
+    if node == context.cluster.me() {
+        return Err(
+            Error::new(ErrorKind::InvalidInput, format!("{node} is this node"))
+                .with_hint("arpanet2 reset gives its address up")
+                .into(),
+        );
+    }
+    context.cluster.discovery().forget(node).await?;
+    Ok(Json(()))
+}
+
+async fn read_services(State(context): State<Context>) -> Answer<Vec<Service>> {
+    Ok(Json(status::services(context.cluster.instances().await?)))
+}
+
+async fn read_summary(State(context): State<Context>) -> Answer<Vec<ServiceSummary>> {
+    Ok(Json(context.cluster.discovery().services().await?))
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
+
+async fn resolve(
+    State(context): State<Context>,
+    Query(query): Query<Name>,
+) -> Answer<Vec<Ipv4Addr>> {
+    Ok(Json(context.dns.resolve(&query.name).await?))
+}
+
+/// An instance that the user registers by hand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registration {
+    pub(crate) service: ServiceName,
+    pub(crate) ip: Option<Ipv4Addr>,
+    pub(crate) port: u16,
+    pub(crate) id: Option<InstanceId>,
+    #[serde(default)]
+    pub(crate) tags: Vec<Tag>,
+}
+
+async fn register(
+    State(context): State<Context>,
+    Json(wanted): Json<Registration>,
+) -> Answer<InstanceId> {
+    let me = context.cluster.me();
+    let ip = wanted.ip.unwrap_or_else(|| me.overlay());
+    let id = match wanted.id {
+        Some(id) => id,
+        None => format!("{me}:{}:{ip}:{}", wanted.service, wanted.port).parse()?,
+    };
+    let instance =
+        Instance::new(id.clone(), wanted.service, ip, wanted.port, me).tagged(wanted.tags);
+    context.cluster.discovery().register(instance).await?;
+    Ok(Json(id))
+}
+
+async fn deregister(State(context): State<Context>, Path(id): Path<InstanceId>) -> Answer<()> {
+    context.cluster.discovery().deregister(&id).await?;
+    Ok(Json(()))
+}
+
+async fn read_networks(State(context): State<Context>) -> Answer<Vec<Network>> {
+    Ok(Json(context.cluster.networks()))
+}
+
+/// A network that the user wants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkRequest {
+    pub(crate) name: ServiceName,
+    pub(crate) net: Option<AppNet>,
+}
+
+async fn create_network(
+    State(context): State<Context>,
+    Json(wanted): Json<NetworkRequest>,
+) -> Answer<Network> {
+    Ok(Json(
+        context
+            .cluster
+            .create_network(wanted.name, wanted.net)
+            .await?,
+    ))
+}
+
+async fn remove_network(
+    State(context): State<Context>,
+    Path(name): Path<ServiceName>,
+) -> Answer<()> {
+    context.cluster.remove_network(&name).await?;
+    Ok(Json(()))
+}
+
+async fn read_containers(State(context): State<Context>) -> Answer<Vec<Container>> {
+    let mut containers = context.cluster.runtime()?.list().await?;
+    for container in &mut containers {
+        // Values of the environment don't leave the agent.
+        container.spec.env.0 = std::mem::take(&mut container.spec.env.0)
+            .into_keys()
+            .map(|name| (name, String::new()))
+            .collect::<BTreeMap<_, _>>();
+    }
+    Ok(Json(containers))
+}
+
+async fn run(State(context): State<Context>, Json(spec): Json<ContainerSpec>) -> Answer<Container> {
+    Ok(Json(context.cluster.run(&spec).await?))
+}
+
+async fn remove(State(context): State<Context>, Path(name): Path<ContainerName>) -> Answer<()> {
+    context.cluster.runtime()?.inspect(&name).await?;
+    context.cluster.remove(&name).await?;
+    Ok(Json(()))
+}
+
+async fn stop_container(
+    State(context): State<Context>,
+    Path(name): Path<ContainerName>,
+) -> Answer<i32> {
+    Ok(Json(context.cluster.stop_container(&name).await?))
+}
+
+async fn end(State(context): State<Context>, Json(ending): Json<Ending>) -> Answer<()> {
+    // A second request finds the first under way.
+    let _ = context.endings.try_send(ending);
+    Ok(Json(()))
+}
+
+async fn metrics(State(context): State<Context>) -> Result<String, ApiError> {
+    super::metrics::render(&context.cluster)
+        .await
+        .map_err(ApiError)
+}

@@ -1,0 +1,228 @@
+//! The agent: the process that is this host's node.
+
+pub(crate) mod api;
+pub(crate) mod frames;
+pub(crate) mod launch;
+pub(crate) mod lock;
+mod log;
+mod metrics;
+pub(crate) mod order;
+pub(crate) mod stack;
+pub(crate) mod state;
+pub(crate) mod status;
+pub(crate) mod streams;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
+use arpanet_core::admission::{Password, Seed};
+use arpanet_core::roster::Role;
+use arpanet_core::{Error, ErrorKind, Result};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use self::api::Ending;
+use self::order::{Me, Order, Report};
+use self::stack::Stack;
+use self::state::{NodeState, Settings};
+use crate::commands::Context;
+use crate::failure::Failure;
+
+/// Runs the hidden command `agent`: an order on standard input, one report on standard output, then until its end.
+pub(crate) fn main(context: &Context) -> Result<()> {
+    // Away from the terminal of whoever started it. Fails only where it leads a session already.
+    let _ = nix::unistd::setsid();
+    let log = log::BoundedLog::new(context.paths.log());
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("ARPANET2_LOG")
+                .unwrap_or_else(|_| "info".into()),
+        )
+        .with_ansi(false)
+        .with_writer(move || log.clone())
+        .init();
+    let mut text = Zeroizing::new(String::new());
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|source| {
+            Error::new(ErrorKind::Internal, "no order on standard input").with_source(source)
+        })?;
+    let order = match text.trim() {
+        "" => Order::Resume,
+        text => serde_json::from_str(text).map_err(|source| {
+            Error::new(ErrorKind::InvalidInput, "the order can't be read").with_source(source)
+        })?,
+    };
+    run(context, order, |report| {
+        let mut out = std::io::stdout().lock();
+        // Whoever started it may be gone.
+        let _ = serde_json::to_writer(&mut out, &report)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(out));
+        let _ = out.flush();
+    })
+}
+
+/// Comes up by the order, tells how that went, and serves until it is told to end.
+pub(crate) fn run(context: &Context, order: Order, tell: impl Fn(Report)) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::new(ErrorKind::Internal, "no threads").with_source(source))?;
+    let outcome = runtime.block_on(serve(context, order, &tell));
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "the agent ends");
+        tell(Report::Failed(Failure::from(error)));
+    }
+    // Nothing that blocks is worth waiting for now.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The order with what it needs looked up.
+enum Plan {
+    Boot(Password),
+    Join {
+        password: Password,
+        role: Role,
+        seed: Seed,
+        replace: bool,
+    },
+    Resume(Box<NodeState>),
+}
+
+fn plan(context: &Context, order: Order) -> Result<(Me, Plan)> {
+    let kept: Option<NodeState> = state::read(&context.paths.node())?;
+    let (me, plan) = match order {
+        Order::Resume => {
+            let kept = kept.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "this host is no member of a cluster").with_hint(
+                    "found one with arpanet2 boot, or join one with arpanet2 server or client",
+                )
+            })?;
+            let info = &kept.membership.me;
+            let me = Me {
+                node: info.node,
+                name: info.name.clone(),
+                advertise: info.advertise,
+                port: kept.settings.port,
+            };
+            return Ok((me, Plan::Resume(Box::new(kept))));
+        }
+        Order::Boot { me, password } => (me, Plan::Boot(Password::new(password)?)),
+        Order::Join {
+            me,
+            password,
+            role,
+            seed,
+            endpoint,
+            replace,
+        } => (
+            me,
+            Plan::Join {
+                password: Password::new(password)?,
+                role,
+                seed: Seed::new(seed, endpoint),
+                replace,
+            },
+        ),
+    };
+    if let Some(kept) = kept {
+        let info = &kept.membership.me;
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "this host is already node {} ({}) of the cluster {}",
+                info.node, info.name, kept.membership.cluster
+            ),
+        )
+        .with_hint("arpanet2 start brings it back; arpanet2 reset gives it up"));
+    }
+    Ok((me, plan))
+}
+
+async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Result<()> {
+    let paths = &context.paths;
+    let _lock = lock::acquire(paths)?;
+    let (me, plan) = plan(context, order)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(paths.state())
+        .map_err(|source| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("{} can't be made", paths.state().display()),
+            )
+            .with_source(source)
+        })?;
+    let settings = Settings { port: me.port };
+    let verifier = match &plan {
+        Plan::Resume(kept) => kept.verifier.clone(),
+        _ => None,
+    };
+    let listener = listen(context)?;
+    let stack = Stack::build(context, &me, settings, verifier).await?;
+    let cluster = stack.cluster.clone();
+    match plan {
+        Plan::Boot(password) => cluster.boot(&password).await?,
+        Plan::Join {
+            password,
+            role,
+            seed,
+            replace,
+        } => cluster.join(&password, role, seed, replace).await?,
+        Plan::Resume(kept) => cluster.resume(kept.membership).await?,
+    }
+    let (endings, mut asked) = mpsc::channel(1);
+    let api = api::router(api::Context {
+        cluster: cluster.clone(),
+        dns: stack.resolver(),
+        endings,
+    });
+    let server = tokio::spawn(async move { axum::serve(listener, api).await });
+    tracing::info!(node = %me.node, "ready");
+    tell(Report::Ready);
+    let ending = wait_for_end(&mut asked).await?;
+    tracing::info!(?ending, "ending");
+    let ended = match ending {
+        Ending::Silent => cluster.stop().await,
+        Ending::Leave => cluster.leave().await,
+        Ending::Reset => cluster.resign().await,
+    };
+    server.abort();
+    let _ = std::fs::remove_file(paths.socket());
+    ended
+}
+
+/// The agent's socket, for root alone.
+fn listen(context: &Context) -> Result<UnixListener> {
+    let path = context.paths.socket();
+    // The lock is ours: what is there was left by an agent that is gone.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).and_then(|listener| {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map(|()| listener)
+    });
+    listener.map_err(|source| {
+        Error::new(
+            ErrorKind::Internal,
+            format!("the socket {} can't be made", path.display()),
+        )
+        .with_source(source)
+    })
+}
+
+/// A request to end, or a signal: SIGTERM and SIGINT end without a word, so that a restart costs the cluster nothing.
+async fn wait_for_end(asked: &mut mpsc::Receiver<Ending>) -> Result<Ending> {
+    let broken = |source| Error::new(ErrorKind::Internal, "no signals").with_source(source);
+    let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
+    Ok(tokio::select! {
+        Some(ending) = asked.recv() => ending,
+        _ = terminate.recv() => Ending::Silent,
+        _ = interrupt.recv() => Ending::Silent,
+    })
+}

@@ -1,0 +1,169 @@
+//! What a node keeps between starts: files that only root reads, replaced whole or not at all.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use arpanet_core::admission::{Membership, MembershipStore, Secret};
+use arpanet_core::{Error, ErrorKind, Result};
+use arpanet_join::{JoinAdmission, NodeIdentity, Verifier};
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::paths::Paths;
+
+/// What brings a node back without a password.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeState {
+    pub(crate) membership: Membership,
+    pub(crate) verifier: Option<Verifier>,
+    pub(crate) settings: Settings,
+}
+
+/// What was chosen when the node booted or joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) port: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdentityFile {
+    secret: Secret<32>,
+}
+
+/// Reads a state file; `None` where there is none.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] names a file that can't be read as what it should be. It is never replaced.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("{} can't be read", path.display()),
+            )
+            .with_source(error));
+        }
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| {
+        Error::new(ErrorKind::Corrupt, format!("the state file {} is damaged", path.display()))
+            .with_hint("restore it from a backup, or give the node up with arpanet2 reset and join anew with --replace")
+            .with_source(source)
+    })
+}
+
+/// Writes a state file: whole and durable when it returns, untouched when it fails.
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let attempt = || -> std::io::Result<()> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        let mut file = tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(0o600))
+            .tempfile_in(folder)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    attempt().map_err(|source| {
+        let kind = match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                ErrorKind::Exhausted
+            }
+            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            _ => ErrorKind::Internal,
+        };
+        Error::new(kind, format!("{} can't be written", path.display())).with_source(source)
+    })
+}
+
+/// Removes a state file that may be gone already.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
+            ErrorKind::Internal,
+            format!("{} can't be removed", path.display()),
+        )
+        .with_source(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The node's long-lived identity; made and kept the first time.
+pub(crate) fn identity(paths: &Paths) -> Result<NodeIdentity> {
+    if let Some(file) = read::<IdentityFile>(&paths.identity())? {
+        return Ok(NodeIdentity::from_secret(&file.secret));
+    }
+    let identity = NodeIdentity::generate()?;
+    write(
+        &paths.identity(),
+        &IdentityFile {
+            secret: identity.secret(),
+        },
+    )?;
+    Ok(identity)
+}
+
+/// Keeps the membership in `node.json`, with what the admission layer needs beside it.
+#[derive(Debug)]
+pub(crate) struct StateFiles {
+    pub(crate) paths: Paths,
+    pub(crate) settings: Settings,
+    pub(crate) admission: Arc<JoinAdmission>,
+}
+
+#[async_trait]
+impl MembershipStore for StateFiles {
+    async fn save(&self, membership: &Membership) -> Result<()> {
+        let state = NodeState {
+            membership: membership.clone(),
+            verifier: self.admission.verifier(),
+            settings: self.settings.clone(),
+        };
+        write(&self.paths.node(), &state)
+    }
+
+    async fn clear(&self) -> Result<()> {
+        remove(&self.paths.node()).and(remove(&self.paths.gossip()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_named_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.json");
+        std::fs::write(&path, b"{\"membership\":").unwrap();
+        let error = read::<NodeState>(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("node.json"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"{\"membership\":");
+    }
+
+    #[test]
+    fn what_is_written_only_its_owner_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep").join("settings.json");
+        let settings = Settings { port: 1 };
+        write(&path, &settings).unwrap();
+        assert_eq!(read::<Settings>(&path).unwrap(), Some(settings));
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
+    }
+}

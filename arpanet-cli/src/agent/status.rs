@@ -1,0 +1,139 @@
+//! What `status --json` says. Field names are part of the interface.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use arpanet_core::cluster::NodeStatus;
+use arpanet_core::discovery::{Health, Instance, MemberState};
+use arpanet_core::roster::Role;
+use arpanet_core::{
+    Cluster, Error, ErrorKind, InstanceId, NodeAddr, NodeName, Result, ServiceName,
+};
+use serde::{Deserialize, Serialize};
+
+/// The whole answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) node: Me,
+    pub(crate) ready: bool,
+    pub(crate) stack: Stack,
+    pub(crate) version: String,
+    pub(crate) cluster: String,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) services: Vec<Service>,
+}
+
+/// The node that answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Me {
+    pub(crate) address: NodeAddr,
+    pub(crate) name: NodeName,
+    pub(crate) role: Role,
+}
+
+/// The backends in use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Stack {
+    pub(crate) overlay: String,
+    pub(crate) discovery: String,
+    pub(crate) runtime: String,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) address: NodeAddr,
+    pub(crate) name: NodeName,
+    pub(crate) role: Role,
+    pub(crate) state: MemberState,
+    pub(crate) version: Option<String>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) rtt_ms: Option<f64>,
+}
+
+impl From<NodeStatus> for Node {
+    fn from(node: NodeStatus) -> Self {
+        Self {
+            address: node.address,
+            name: node.name,
+            role: node.role,
+            state: node.state,
+            version: node.version,
+            endpoint: node.endpoint,
+            // To the microsecond.
+            rtt_ms: node
+                .round_trip
+                .map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
+        }
+    }
+}
+
+/// One service.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    pub(crate) instances: Vec<ServiceInstance>,
+}
+
+/// One of its instances.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ServiceInstance {
+    pub(crate) id: InstanceId,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) port: u16,
+    pub(crate) node: NodeAddr,
+    pub(crate) health: Health,
+}
+
+/// Groups instances by service.
+pub(crate) fn services(mut instances: Vec<Instance>) -> Vec<Service> {
+    instances.sort_by(|a, b| (&a.service, &a.id).cmp(&(&b.service, &b.id)));
+    let mut services: Vec<Service> = Vec::new();
+    for instance in instances {
+        let one = ServiceInstance {
+            id: instance.id,
+            ip: instance.ip,
+            port: instance.port,
+            node: instance.node,
+            health: instance.health,
+        };
+        match services
+            .last_mut()
+            .filter(|service| service.name == instance.service)
+        {
+            Some(service) => service.instances.push(one),
+            None => services.push(Service {
+                name: instance.service,
+                instances: vec![one],
+            }),
+        }
+    }
+    services
+}
+
+/// The answer as it is now.
+pub(crate) async fn status(cluster: &Cluster) -> Result<Status> {
+    let membership = cluster
+        .membership()
+        .await
+        .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the node is still coming up"))?;
+    Ok(Status {
+        node: Me {
+            address: membership.me.node,
+            name: membership.me.name,
+            role: membership.me.role,
+        },
+        ready: true,
+        stack: Stack {
+            overlay: cluster.overlay().name().to_owned(),
+            discovery: cluster.discovery().name().to_owned(),
+            runtime: cluster
+                .runtime()
+                .map_or("none", |runtime| runtime.name())
+                .to_owned(),
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster: membership.cluster.to_string(),
+        nodes: cluster.nodes().await?.into_iter().map(Node::from).collect(),
+        services: services(cluster.instances().await?),
+    })
+}

@@ -1,0 +1,107 @@
+//! `arpanet2 boot A.B PASSWORD`
+
+use std::net::SocketAddr;
+
+use arpanet_core::addr::UNDERLAY_PORT;
+use arpanet_core::{Error, ErrorKind, NodeAddr, NodeName, Result};
+use clap::Args;
+
+use super::Context;
+use crate::agent::launch;
+use crate::agent::order::{Me, Order, Report};
+use crate::args::{NodeOptions, PasswordOptions, endpoint};
+use crate::output::say;
+use crate::password::password;
+use crate::{agent, failure};
+
+#[derive(Debug, Args)]
+pub(crate) struct BootArgs {
+    /// This node's address, A.B
+    address: NodeAddr,
+    /// The cluster's password; - for standard input; may be left out with ARPANET2_PASSWORD or --password-file
+    password: Option<String>,
+    #[command(flatten)]
+    password_options: PasswordOptions,
+    #[command(flatten)]
+    node: NodeOptions,
+}
+
+pub(crate) fn run(context: &Context, args: BootArgs) -> Result<()> {
+    let me = me(context, args.address, &args.node)?;
+    let password = password(args.password, &args.password_options)?;
+    let order = Order::Boot {
+        me,
+        password: password.expose().to_owned(),
+    };
+    come_up(
+        context,
+        order,
+        args.node.foreground,
+        &format!("booting {}", args.address),
+    )?;
+    say(format!("node {} is up", args.address));
+    Ok(())
+}
+
+/// Brings the node up, in the background or here.
+pub(super) fn come_up(context: &Context, order: Order, foreground: bool, what: &str) -> Result<()> {
+    require_root()?;
+    if !foreground {
+        return launch::detached(&context.paths, &context.global, &order, what);
+    }
+    agent::run(context, order, |report| {
+        if let Report::Ready = report {
+            say("the node is up");
+        }
+    })
+}
+
+fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(
+        Error::new(ErrorKind::PermissionDenied, "only root can bring a node up")
+            .with_hint("try it with sudo"),
+    )
+}
+
+/// Who this node is, by flags over environment over file over the host.
+pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Result<Me> {
+    let port = options
+        .port
+        .or(context.config.port)
+        .unwrap_or(UNDERLAY_PORT);
+    let advertise: Option<SocketAddr> = options
+        .advertise
+        .as_ref()
+        .or(context.config.advertise.as_ref())
+        .map(|text| endpoint(text, port))
+        .transpose()?;
+    let name: NodeName = match (&options.name, &context.config.name) {
+        (Some(name), _) => name.clone(),
+        (None, Some(name)) => name.parse()?,
+        (None, None) => host_name()?.parse()?,
+    };
+    Ok(Me {
+        node,
+        name,
+        advertise,
+        port,
+    })
+}
+
+fn host_name() -> Result<String> {
+    nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .map_err(|source| {
+            Error::new(ErrorKind::Internal, "the host has no name")
+                .with_hint("choose one with --name")
+                .with_source(source)
+        })
+}
+
+/// Usage errors of positional arguments, told as clap tells its own.
+pub(super) fn usage(message: impl Into<String>, hint: &str) -> Error {
+    failure::usage(message, hint)
+}

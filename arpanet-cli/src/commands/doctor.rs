@@ -1,0 +1,134 @@
+//! `arpanet2 doctor`
+
+use std::process::ExitCode;
+
+use arpanet_core::addr::UNDERLAY_PORT;
+use arpanet_core::{Error, Result};
+use arpanet_netlink::Namespace;
+use serde::Serialize;
+
+use super::Context;
+use crate::host;
+
+/// The links of arpanet2's own on a host, which clash with nothing.
+const OUR_LINKS: &[&str] = &["arpanet0"];
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn good(check: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            check,
+            ok: true,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    fn bad(check: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            check,
+            ok: false,
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+/// Fails when anything is in the way of a node.
+pub(crate) async fn run(context: &Context) -> Result<ExitCode> {
+    let running = context.agent()?.is_running().await;
+    let mut findings = vec![root(), tun()];
+    findings.extend(clashes(context).await?);
+    let port = context.config.port.unwrap_or(UNDERLAY_PORT);
+    findings.extend(["tcp", "udp"].map(|protocol| port_is_free(protocol, port, running)));
+    findings.push(match running {
+        true => Finding::good("agent", "the agent is running"),
+        false => Finding::good("agent", "no agent is running"),
+    });
+    context.printer.result(&findings, |findings| {
+        let lines = findings.iter().map(|finding| {
+            let mark = if finding.ok { "ok  " } else { "FAIL" };
+            let hint = finding
+                .hint
+                .as_ref()
+                .map_or_else(String::new, |hint| format!("\n     hint: {hint}"));
+            format!("{mark} {}: {}{hint}", finding.check, finding.message)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(if findings.iter().all(|finding| finding.ok) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn root() -> Finding {
+    if nix::unistd::geteuid().is_root() {
+        Finding::good("root", "this is root")
+    } else {
+        Finding::bad("root", "this is not root", "run it with sudo")
+    }
+}
+
+fn tun() -> Finding {
+    match std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+    {
+        Ok(_) => Finding::good("tun", "/dev/net/tun can be opened"),
+        Err(error) => Finding::bad(
+            "tun",
+            format!("/dev/net/tun can't be opened: {error}"),
+            "load the module tun, or open the device to this user",
+        ),
+    }
+}
+
+async fn clashes(context: &Context) -> Result<Vec<Finding>> {
+    let netlink = Namespace::current()?.handle()?;
+    let clashes = netlink
+        .preflight(&context.config.networks, &host::resolvers(), OUR_LINKS)
+        .await?;
+    if clashes.is_empty() {
+        return Ok(vec![Finding::good(
+            "addresses",
+            "no address, route or resolver of this host is in the way",
+        )]);
+    }
+    Ok(clashes
+        .into_iter()
+        .map(|clash| {
+            let error = Error::from(clash);
+            Finding::bad(
+                "addresses",
+                error.to_string(),
+                error.hint().unwrap_or_default(),
+            )
+        })
+        .collect())
+}
+
+fn port_is_free(protocol: &'static str, port: u16, running: bool) -> Finding {
+    match host::holder_of_port(protocol, port) {
+        Some(holder) if running => {
+            Finding::good(protocol, format!("port {port} is held by {holder}"))
+        }
+        Some(holder) => Finding::bad(
+            protocol,
+            format!("port {port} is held by {holder}"),
+            "end that process, or choose another port with --port",
+        ),
+        None => Finding::good(protocol, format!("port {port} is free")),
+    }
+}

@@ -1,0 +1,61 @@
+//! One file a command.
+
+pub(crate) mod addr;
+pub(crate) mod boot;
+pub(crate) mod completions;
+pub(crate) mod deregister;
+pub(crate) mod doctor;
+pub(crate) mod exec;
+pub(crate) mod forget;
+pub(crate) mod join;
+pub(crate) mod lab;
+pub(crate) mod logs;
+pub(crate) mod man;
+pub(crate) mod networks;
+pub(crate) mod nodes;
+pub(crate) mod ps;
+pub(crate) mod register;
+pub(crate) mod reset;
+pub(crate) mod resolve;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod services;
+pub(crate) mod start;
+pub(crate) mod status;
+pub(crate) mod stop;
+
+use arpanet_core::Result;
+
+use crate::args::Global;
+use crate::client::Agent;
+use crate::config::Config;
+use crate::output::Printer;
+use crate::paths::Paths;
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) config: Config,
+    pub(crate) paths: Paths,
+    pub(crate) printer: Printer,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Result<Self> {
+        let config = Config::load(&global)?;
+        let paths = config.paths(&global);
+        let printer = Printer::new(global.json);
+        Ok(Self {
+            global,
+            config,
+            paths,
+            printer,
+        })
+    }
+
+    /// This host's agent.
+    pub(crate) fn agent(&self) -> Result<Agent> {
+        Agent::new(&self.paths)
+    }
+}

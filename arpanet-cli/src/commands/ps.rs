@@ -1,0 +1,53 @@
+//! `arpanet2 ps`
+
+use arpanet_core::Result;
+use arpanet_core::runtime::{Container, ContainerState, NetRequest};
+
+use super::Context;
+use crate::output::table;
+
+pub(crate) async fn run(context: &Context) -> Result<()> {
+    let containers: Vec<Container> = context.agent()?.get("/v1/containers").await?;
+    context.printer.result(&containers, |containers| {
+        table(
+            &["NAME", "STATE", "ADDRESSES", "SERVICE", "COMMAND"],
+            containers.iter().map(row),
+        )
+    })
+}
+
+fn row(container: &Container) -> Vec<String> {
+    let addresses: Vec<String> = container
+        .spec
+        .nets
+        .iter()
+        .map(|request| match request {
+            NetRequest::Addr(addr) => addr.to_string(),
+            NetRequest::Net(net) => net.to_string(),
+            _ => "?".to_owned(),
+        })
+        .collect();
+    vec![
+        container.name.to_string(),
+        match container.state {
+            ContainerState::Created => "created".to_owned(),
+            ContainerState::Running => "running".to_owned(),
+            ContainerState::Exited { code } => format!("exited ({code})"),
+            _ => "?".to_owned(),
+        },
+        addresses.join(","),
+        container
+            .spec
+            .service
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |service| service.name.to_string()),
+        container
+            .spec
+            .image
+            .iter()
+            .chain(&container.spec.command)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" "),
+    ]
+}

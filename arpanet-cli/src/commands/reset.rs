@@ -1,0 +1,38 @@
+//! `arpanet2 reset`
+
+use arpanet_core::{Error, ErrorKind, Result};
+
+use super::{Context, stop};
+use crate::agent::api::Ending;
+use crate::agent::{lock, stack, state};
+
+/// The files that a node keeps, besides those that its agent takes away itself.
+pub(crate) async fn run(context: &Context) -> Result<()> {
+    if context.agent()?.is_running().await {
+        stop::end(context, Ending::Reset, "giving the node up").await?;
+    }
+    // Whatever is left, by an agent that died or by one that could not finish.
+    let _lock = lock::acquire(&context.paths)?;
+    stack::clean_host(context).await?;
+    for path in [
+        context.paths.node(),
+        context.paths.gossip(),
+        context.paths.identity(),
+        context.paths.socket(),
+    ] {
+        state::remove(&path)?;
+    }
+    for folder in [context.paths.state(), context.paths.run()] {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("{} can't be removed", folder.display()),
+                )
+                .with_source(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! `arpanet2 run`
+
+use arpanet_core::runtime::{Container, ContainerSpec, NetRequest, RestartPolicy, ServiceRequest};
+use arpanet_core::{ContainerName, Error, ErrorKind, Result, ServiceName, Tag};
+use clap::Args;
+
+use super::Context;
+use crate::output::Progress;
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The container's name
+    #[arg(long)]
+    name: Option<ContainerName>,
+    /// A network to be in, as in 10.1.0.0/16, or an address of it, as in 10.1.0.5/16; several with commas
+    #[arg(long = "net", value_name = "NET", value_delimiter = ',', value_parser = net_request)]
+    nets: Vec<NetRequest>,
+    /// The service it provides
+    #[arg(long)]
+    service: Option<ServiceName>,
+    /// The service's port
+    #[arg(long, default_value_t = 0, requires = "service")]
+    port: u16,
+    /// Names within the service
+    #[arg(long, value_delimiter = ',', requires = "service")]
+    tags: Vec<Tag>,
+    /// An environment variable
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// The user to run as, by name or number
+    #[arg(long)]
+    user: Option<String>,
+    /// The folder to start in
+    #[arg(long)]
+    workdir: Option<String>,
+    /// Start it again after it ended: no, on-failure or always
+    #[arg(long, default_value = "no", value_parser = restart_policy)]
+    restart: RestartPolicy,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+fn net_request(text: &str) -> Result<NetRequest> {
+    // A network's own address names the network, any other an address of it.
+    match text.parse() {
+        Ok(net) => Ok(NetRequest::Net(net)),
+        Err(net) => text.parse().map(NetRequest::Addr).map_err(|error: Error| {
+            let is_address = text
+                .split_once('/')
+                .is_some_and(|(ip, prefix)| prefix == "8" || !ip.ends_with(".0"));
+            if is_address { error } else { net }
+        }),
+    }
+}
+
+fn restart_policy(text: &str) -> Result<RestartPolicy> {
+    match text {
+        "no" => Ok(RestartPolicy::No),
+        "on-failure" => Ok(RestartPolicy::OnFailure),
+        "always" => Ok(RestartPolicy::Always),
+        _ => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "it is no, on-failure or always",
+        )),
+    }
+}
+
+impl RunArgs {
+    fn spec(self) -> Result<ContainerSpec> {
+        let mut spec = ContainerSpec::command(self.command);
+        spec.name = self.name;
+        spec.nets = self.nets;
+        spec.user = self.user;
+        spec.workdir = self.workdir;
+        spec.restart = self.restart;
+        spec.service = self.service.map(|name| {
+            let mut service = ServiceRequest::new(name, self.port);
+            service.tags = self.tags;
+            service
+        });
+        for variable in self.env {
+            let (name, value) = variable.split_once('=').ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{variable:?} is not NAME=VALUE"),
+                )
+            })?;
+            spec = spec.env(name, value);
+        }
+        if spec.service.is_some() && spec.nets.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a service needs a network to be reached in",
+            )
+            .with_hint("add --net, as in --net 10.1.0.0/16"));
+        }
+        Ok(spec)
+    }
+}
+
+pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<()> {
+    let spec = args.spec()?;
+    let progress = Progress::begin("starting the container");
+    let container = context
+        .agent()?
+        .post::<Container>("/v1/containers", &spec)
+        .await;
+    progress.end();
+    context
+        .printer
+        .result(&container?, |container| container.name.to_string())
+}

@@ -1,0 +1,25 @@
+//! `arpanet2 status`
+
+use arpanet_core::Result;
+
+use super::{Context, nodes, services};
+use crate::agent::status::Status;
+
+pub(crate) async fn run(context: &Context) -> Result<()> {
+    let status: Status = context.agent()?.get("/v1/status").await?;
+    context.printer.result(&status, |status| {
+        format!(
+            "node {} ({}), {}, cluster {}\nstack {} + {} + {}, version {}\n\n{}\n\n{}",
+            status.node.address,
+            status.node.name,
+            status.node.role,
+            status.cluster,
+            status.stack.overlay,
+            status.stack.discovery,
+            status.stack.runtime,
+            status.version,
+            nodes::render(&status.nodes),
+            services::render(&status.services),
+        )
+    })
+}

@@ -1,0 +1,78 @@
+//! Settings: flags over environment over file over defaults.
+
+use std::path::{Path, PathBuf};
+
+use arpanet_core::{AppNet, Error, ErrorKind, Result};
+use serde::Deserialize;
+
+use crate::args::Global;
+use crate::paths::Paths;
+
+const DEFAULT_FILE: &str = "/etc/arpanet2/config.toml";
+
+/// `config.toml`. Everything may be left out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// What survives a reboot.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// What does not.
+    pub(crate) run_dir: Option<PathBuf>,
+    /// The node's name.
+    pub(crate) name: Option<String>,
+    /// `IP[:PORT]` where others reach this node.
+    pub(crate) advertise: Option<String>,
+    /// The port of the join and the tunnel.
+    pub(crate) port: Option<u16>,
+    /// The domain of all names; `consul` unless set.
+    pub(crate) domain: Option<String>,
+    /// DNS servers for all other names; the host's own unless set.
+    pub(crate) upstreams: Option<Vec<std::net::SocketAddr>>,
+    /// Networks that this host must keep clear of.
+    pub(crate) networks: Vec<AppNet>,
+    /// Let every user of this host reach the docker plane, not only root.
+    pub(crate) open_docker_plane: bool,
+}
+
+impl Config {
+    /// Reads the file that the options name, or the default one if it is there.
+    pub(crate) fn load(global: &Global) -> Result<Self> {
+        let (path, required) = match &global.config {
+            Some(path) => (path.as_path(), true),
+            None => (Path::new(DEFAULT_FILE), false),
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
+                return Ok(Self::default());
+            }
+            Err(error) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{} can't be read", path.display()),
+                )
+                .with_source(error));
+            }
+        };
+        toml::from_str(&text).map_err(|source| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                format!("{} is not a configuration", path.display()),
+            )
+            .with_source(source)
+        })
+    }
+
+    /// The folders, by the options or by the file.
+    pub(crate) fn paths(&self, global: &Global) -> Paths {
+        let choose = |flag: &Option<PathBuf>, file: &Option<PathBuf>, default: &str| {
+            flag.clone()
+                .or_else(|| file.clone())
+                .unwrap_or_else(|| PathBuf::from(default))
+        };
+        Paths::new(
+            choose(&global.state_dir, &self.state_dir, "/var/lib/arpanet2"),
+            choose(&global.run_dir, &self.run_dir, "/run/arpanet2"),
+        )
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use arpanet_core::{ErrorKind, Result};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -286,6 +287,51 @@ impl Netlink {
             message.header.change_mask = LinkFlags::Up;
         })
         .await
+    }
+
+    /// Returns once a link that is up carries packets. The kernel switches a veth end on in the background, some time
+    /// after its other end came up; until then it drops them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such link, [`ErrorKind::Timeout`] if it takes longer than `limit`, as when
+    /// the other end is down.
+    pub async fn wait_until_carrying(&self, name: &str, limit: Duration) -> Result<()> {
+        let index = self.require_link(name).await?.index;
+        let carrying = async {
+            let mut pause = Duration::from_micros(200);
+            while !self.is_carrying(index).await? {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            Ok(())
+        };
+        tokio::time::timeout(limit, carrying)
+            .await
+            .unwrap_or_else(|_| {
+                Err(own(
+                    "wait for a link",
+                    ErrorKind::Timeout,
+                    format!("the link {name} did not come up in {limit:?}"),
+                ))
+            })
+    }
+
+    async fn is_carrying(&self, index: u32) -> Result<bool> {
+        let entries = self
+            .dump(
+                RouteNetlinkMessage::GetLink(LinkMessage::default()),
+                "links",
+            )
+            .await?;
+        Ok(entries.into_iter().any(|entry| match entry {
+            RouteNetlinkMessage::NewLink(message) if message.header.index == index => {
+                message.header.flags.contains(LinkFlags::LowerUp)
+                    && !message
+                        .attributes
+                        .contains(&LinkAttribute::Qdisc("noop".to_owned()))
+            }
+            _ => false,
+        }))
     }
 
     /// Sets the MTU, in bytes.

@@ -47,6 +47,13 @@ async fn pair() -> Option<(Netlink, Netlink)> {
         side.set_up(link, true).await.unwrap();
         side.set_up("lo", true).await.unwrap();
     }
+    left.wait_until_carrying("a", Duration::from_secs(5))
+        .await
+        .unwrap();
+    right
+        .wait_until_carrying("b", Duration::from_secs(5))
+        .await
+        .unwrap();
     Some((left, right))
 }
 
@@ -98,6 +105,10 @@ async fn links_are_changed_renamed_moved_and_removed() {
         (1300, Some("10.7.0.1/24"))
     );
     left.set_up("a", false).await.unwrap();
+    let waited = right
+        .wait_until_carrying("b", Duration::from_millis(20))
+        .await;
+    assert_eq!(waited.unwrap_err().kind(), ErrorKind::Timeout);
     left.rename_link("a", "c").await.unwrap();
     assert_eq!(left.link("a").await.unwrap(), None);
     left.move_link("c", right.namespace()).await.unwrap();

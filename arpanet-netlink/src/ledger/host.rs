@@ -98,6 +98,8 @@ impl Host for Netlink {
             }
             Change::AddRoute(route) => self.set_route(route).await,
             Change::AddVeth(pair) => {
+                // Only one of ours can be there: a foreign one is refused before it comes to this.
+                self.delete_link(&pair.name).await?;
                 let far = Namespace::open(&pair.far_namespace)?;
                 let end = |name: &str, at: &Namespace| {
                     VethEnd::new(name, at).mac(pair.mac).mtu(pair.mtu).no_arp()

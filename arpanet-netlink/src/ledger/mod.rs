@@ -158,6 +158,22 @@ impl Ledger {
         self.roll_back(Mark(0)).await
     }
 
+    /// Undoes one change, wherever in the ledger it stands. A second call does nothing.
+    ///
+    /// # Errors
+    /// Those of the undo, after which the change stands, to be tried again.
+    pub async fn undo(&self, change: &Change) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let Some(index) = state
+            .standing
+            .iter()
+            .position(|record| record.change == *change)
+        else {
+            return Ok(());
+        };
+        self.undo_at(&mut state, index).await
+    }
+
     /// The changes that stand, in the order in which they were made.
     pub async fn standing(&self) -> Vec<Change> {
         self.state
@@ -176,20 +192,9 @@ impl Ledger {
             if record.number < first {
                 continue;
             }
-            tracing::debug!(change = %record.change, "undoing");
-            if let Err(error) = self.host.unmake(&record.change, &record.before).await {
-                failures.push((record.change.to_string(), error));
-                continue;
-            }
-            let number = state.standing.remove(index).number;
-            // On a full disk the note may be lost: it is then undone twice, which is harmless, and the host comes first.
-            let noted = if state.standing.is_empty() {
-                state.journal.clear()
-            } else {
-                state.journal.strike(number)
-            };
-            if let Err(error) = noted {
-                tracing::warn!(%error, "an undone change can't be struck from the ledger");
+            let change = record.change.to_string();
+            if let Err(error) = self.undo_at(state, index).await {
+                failures.push((change, error));
             }
         }
         let Some((_, first)) = failures.first() else {
@@ -206,5 +211,22 @@ impl Ledger {
             format!("could not be undone: {}", all.join("; ")),
         )
         .with_source(failures.remove(0).1))
+    }
+
+    async fn undo_at(&self, state: &mut State, index: usize) -> Result<()> {
+        let record = &state.standing[index];
+        tracing::debug!(change = %record.change, "undoing");
+        self.host.unmake(&record.change, &record.before).await?;
+        let number = state.standing.remove(index).number;
+        // On a full disk the note may be lost: it is then undone twice, which is harmless, and the host comes first.
+        let noted = if state.standing.is_empty() {
+            state.journal.clear()
+        } else {
+            state.journal.strike(number)
+        };
+        if let Err(error) = noted {
+            tracing::warn!(%error, "an undone change can't be struck from the ledger");
+        }
+        Ok(())
     }
 }

@@ -167,6 +167,7 @@ enum Event {
     Apply(Vec<Change>),
     ApplyFailing(Vec<Change>, u32),
     MarkThenRollBack(Vec<Change>),
+    ApplyThenUndo(Change),
     Kill,
 }
 
@@ -176,6 +177,7 @@ fn an_event() -> impl Strategy<Value = Event> {
         4 => changes().prop_map(Event::Apply),
         2 => (changes(), 0_u32..4).prop_map(|(changes, at)| Event::ApplyFailing(changes, at)),
         2 => changes().prop_map(Event::MarkThenRollBack),
+        1 => (0_u32..6).prop_map(|priority| Event::ApplyThenUndo(Change::AddRule(rule(priority)))),
         1 => Just(Event::Kill),
     ]
 }
@@ -209,7 +211,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
     fn reading_it_backwards_restores_the_host(initial in a_host(), events in proptest::collection::vec(an_event(), 1..8)) {
         block_on(async {
@@ -237,6 +239,11 @@ proptest! {
                         ledger.apply_all(changes).await.unwrap();
                         ledger.roll_back(mark).await.unwrap();
                         assert_eq!(ledger.standing().await, standing);
+                    }
+                    Event::ApplyThenUndo(change) => {
+                        ledger.apply(change.clone()).await.unwrap();
+                        ledger.undo(&change).await.unwrap();
+                        assert!(!ledger.standing().await.contains(&change));
                     }
                     Event::Kill => {
                         drop(ledger);

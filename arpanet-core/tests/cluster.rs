@@ -201,7 +201,7 @@ async fn networks_are_known_everywhere_and_outlive_their_maker() {
     assert_eq!(clash.unwrap_err().kind(), ErrorKind::Conflict);
     nodes[2].resign().await.unwrap();
     world.settle().await;
-    assert_eq!(nodes[0].networks(), [shop.clone()]);
+    assert_eq!(nodes[0].networks(), std::slice::from_ref(&shop));
     nodes[0].remove_network(&shop.name).await.unwrap();
     world.settle().await;
     assert!(nodes[1].networks().is_empty());

@@ -61,7 +61,8 @@ impl Agent {
         })
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+    /// Sends a request and reads its answer.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
         let response = self.send(request).await?;
         response.json().await.map_err(|source| {
             Error::new(ErrorKind::Incompatible, "the agent's answer can't be read")

@@ -90,6 +90,13 @@ impl Holders {
         self.winners.get(&ip)
     }
 
+    /// The claim that this one loses its address to, whether or not it was among those that were decided.
+    #[must_use]
+    pub fn older_than(&self, claim: &Claim) -> Option<&Claim> {
+        self.holder(claim.addr.ip())
+            .filter(|holder| holder.seniority(claim) == Ordering::Less)
+    }
+
     /// All claims that hold their address, by address.
     pub fn winners(&self) -> impl Iterator<Item = &Claim> {
         self.winners.values()
@@ -131,6 +138,7 @@ mod tests {
                 let holder = forward.holder(claim.addr.ip()).unwrap();
                 prop_assert_ne!(holder.seniority(claim), Ordering::Greater);
                 prop_assert!(holder == claim || forward.losers().any(|loser| loser == claim));
+                prop_assert_eq!(forward.older_than(claim), Some(holder).filter(|holder| *holder != claim));
             }
         }
     }

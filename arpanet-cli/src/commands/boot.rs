@@ -7,12 +7,12 @@ use arpanet_core::{Error, ErrorKind, NodeAddr, NodeName, Result};
 use clap::Args;
 
 use super::Context;
+use crate::agent;
 use crate::agent::launch;
 use crate::agent::order::{Me, Order, Report};
 use crate::args::{NodeOptions, PasswordOptions, endpoint};
 use crate::output::say;
 use crate::password::password;
-use crate::{agent, failure};
 
 #[derive(Debug, Args)]
 pub(crate) struct BootArgs {
@@ -99,9 +99,4 @@ fn host_name() -> Result<String> {
                 .with_hint("choose one with --name")
                 .with_source(source)
         })
-}
-
-/// Usage errors of positional arguments, told as clap tells its own.
-pub(super) fn usage(message: impl Into<String>, hint: &str) -> Error {
-    failure::usage(message, hint)
 }

@@ -5,9 +5,10 @@ use arpanet_core::addr::UNDERLAY_PORT;
 use arpanet_core::roster::Role;
 
 use super::Context;
-use super::boot::{come_up, me, usage};
+use super::boot::{come_up, me};
 use crate::agent::order::Order;
 use crate::args::{JoinArgs, endpoint};
+use crate::failure::usage;
 use crate::output::say;
 use crate::password::password;
 

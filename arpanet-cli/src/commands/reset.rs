@@ -4,9 +4,8 @@ use arpanet_core::{Error, ErrorKind, Result};
 
 use super::{Context, stop};
 use crate::agent::api::Ending;
-use crate::agent::{lock, stack, state};
+use crate::agent::{lock, stack};
 
-/// The files that a node keeps, besides those that its agent takes away itself.
 pub(crate) async fn run(context: &Context) -> Result<()> {
     if context.agent()?.is_running().await {
         stop::end(context, Ending::Reset, "giving the node up").await?;
@@ -14,14 +13,6 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     // Whatever is left, by an agent that died or by one that could not finish.
     let _lock = lock::acquire(&context.paths)?;
     stack::clean_host(context).await?;
-    for path in [
-        context.paths.node(),
-        context.paths.gossip(),
-        context.paths.identity(),
-        context.paths.socket(),
-    ] {
-        state::remove(&path)?;
-    }
     for folder in [context.paths.state(), context.paths.run()] {
         match std::fs::remove_dir_all(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

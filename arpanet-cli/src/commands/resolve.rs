@@ -19,10 +19,7 @@ pub(crate) async fn run(context: &Context, args: &ResolveArgs) -> Result<()> {
     let request = agent
         .request(Method::GET, "/v1/resolve")
         .query(&[("name", &args.name)]);
-    let answer = agent.send(request).await?.json::<Vec<Ipv4Addr>>().await;
-    let addresses = answer.map_err(|source| {
-        Error::new(ErrorKind::Incompatible, "the agent's answer can't be read").with_source(source)
-    })?;
+    let addresses: Vec<Ipv4Addr> = agent.json(request).await?;
     if addresses.is_empty() {
         return Err(Error::new(
             ErrorKind::NotFound,

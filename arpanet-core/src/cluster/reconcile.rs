@@ -65,7 +65,13 @@ impl Node {
                 .values()
                 .map(|member| (member.node, member.state))
                 .collect();
-            (view.peers(self.me, announced), view.wide(), states)
+            let holders = view.holders();
+            let wide: Vec<AppAddr> = holders
+                .winners()
+                .map(|claim| claim.addr)
+                .filter(|addr| addr.net().is_none())
+                .collect();
+            (view.peers(self.me, announced, &holders), wide, states)
         };
         for (node, peer) in &peers {
             if applied.peers.get(node) == Some(peer) {
@@ -137,9 +143,9 @@ impl Node {
     }
 
     async fn reconcile_containers(&self, applied: &mut Applied, outcome: &mut Outcome) {
-        let wanted = {
+        let (wanted, holders) = {
             let view = self.view();
-            plan::wanted(
+            let wanted = plan::wanted(
                 self.me,
                 view.containers.values(),
                 view.next_epoch(),
@@ -148,7 +154,8 @@ impl Node {
                         .get(&(self.me, key.to_owned()))
                         .and_then(|record| record::decode(&record.value))
                 },
-            )
+            );
+            (wanted, view.holders())
         };
         if let Err(error) = self.load_attached(applied).await {
             outcome.rest.push(error);
@@ -156,7 +163,7 @@ impl Node {
         }
         self.release(applied, &wanted, outcome).await;
         for container in &wanted {
-            if let Err(error) = self.hold(applied, container).await {
+            if let Err(error) = self.hold(applied, container, &holders).await {
                 outcome.containers.insert(container.name.clone(), error);
             }
         }
@@ -248,7 +255,12 @@ impl Node {
     }
 
     /// Claims a container's addresses, gives it those that it holds, and registers what it provides there.
-    async fn hold(&self, applied: &mut Applied, container: &Wanted) -> Result<()> {
+    async fn hold(
+        &self,
+        applied: &mut Applied,
+        container: &Wanted,
+        holders: &Holders,
+    ) -> Result<()> {
         for (key, claim) in &container.claims {
             let value = record::encode(claim)?;
             if applied.claims.get(key) != Some(&value) {
@@ -259,8 +271,8 @@ impl Node {
                 applied.claims.insert(key.clone(), value);
             }
             let attach = (container.name.clone(), AttachAddr::Application(claim.addr));
-            if let Some(winner) = self.lost_to(claim) {
-                self.give_way(applied, container, claim, &winner, &attach)
+            if let Some(winner) = holders.older_than(claim) {
+                self.give_way(applied, container, claim, winner, &attach)
                     .await?;
                 continue;
             }
@@ -292,19 +304,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    /// The older claim to the same address, if there is one.
-    fn lost_to(&self, claim: &Claim) -> Option<Claim> {
-        let view = self.view();
-        let rivals = view
-            .claims()
-            .filter(|(rival, suspended)| !suspended && rival.addr.ip() == claim.addr.ip());
-        let holders = Holders::resolve(rivals.map(|(rival, _)| rival).chain([claim.clone()]));
-        holders
-            .holder(claim.addr.ip())
-            .filter(|winner| *winner != claim)
-            .cloned()
     }
 
     async fn give_way(

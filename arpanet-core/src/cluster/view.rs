@@ -70,13 +70,18 @@ impl View {
         self.claims().map(|(claim, _)| claim.addr.ip()).collect()
     }
 
-    /// The peers that the overlay shall know. `announced` says whether it needs their announcements.
-    pub(super) fn peers(&self, me: NodeAddr, announced: bool) -> BTreeMap<NodeAddr, PeerSpec> {
+    /// The peers that the overlay shall know, by who holds which address. `announced` says whether it needs their
+    /// announcements.
+    pub(super) fn peers(
+        &self,
+        me: NodeAddr,
+        announced: bool,
+        holders: &Holders,
+    ) -> BTreeMap<NodeAddr, PeerSpec> {
         let mut held: BTreeMap<NodeAddr, Vec<AppAddr>> = BTreeMap::new();
         // A suspended owner keeps its routes where nobody else took the address meanwhile: the return costs nothing.
-        let living = self.holders();
         for (claim, suspended) in self.claims() {
-            let holds = match living.holder(claim.addr.ip()) {
+            let holds = match holders.holder(claim.addr.ip()) {
                 Some(holder) => *holder == claim,
                 None => suspended,
             };
@@ -100,15 +105,6 @@ impl View {
                     .holding(held.remove(&member.node).unwrap_or_default());
                 Some((member.node, peer))
             })
-            .collect()
-    }
-
-    /// The /8 addresses that every node lets through.
-    pub(super) fn wide(&self) -> Vec<AppAddr> {
-        self.holders()
-            .winners()
-            .map(|claim| claim.addr)
-            .filter(|addr| addr.net().is_none())
             .collect()
     }
 

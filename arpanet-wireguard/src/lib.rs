@@ -1,1 +1,4 @@
-//! An encrypted overlay for arpanet2: WireGuard in this process, isolated by routing in a namespace of its own.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod tunnel;

@@ -1,0 +1,230 @@
+//! The UDP socket, with the kernel's segmentation both ways.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
+    sendmsg, setsockopt, sockopt,
+};
+
+/// Socket buffers, in bytes: what a fast sender fills while this process does not run.
+const BUFFER: usize = 4 << 20;
+/// What one UDP datagram or one run of segments can carry.
+const MAX_DATAGRAM: usize = 65_535;
+/// Payload of one run of segments: a datagram less IPv6 and UDP headers.
+const MAX_RUN: usize = MAX_DATAGRAM - 48;
+/// The kernel's limit (UDP_MAX_SEGMENTS of Linux before 6.9).
+const MAX_SEGMENTS: usize = 64;
+/// Messages a call of recvmmsg.
+const MESSAGES: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    udp: UdpSocket,
+    /// Cleared for good when the network below refuses a run.
+    segments: AtomicBool,
+}
+
+impl Socket {
+    pub(super) fn new(udp: UdpSocket) -> Self {
+        // The first of each pair needs CAP_NET_ADMIN and passes the host's limit; smaller buffers only cost speed.
+        if setsockopt(&udp, sockopt::RcvBufForce, &BUFFER).is_err() {
+            let _ = setsockopt(&udp, sockopt::RcvBuf, &BUFFER);
+        }
+        if setsockopt(&udp, sockopt::SndBufForce, &BUFFER).is_err() {
+            let _ = setsockopt(&udp, sockopt::SndBuf, &BUFFER);
+        }
+        // Without it, datagrams come one by one.
+        let _ = setsockopt(&udp, sockopt::UdpGroSegment, &true);
+        Self {
+            udp,
+            segments: AtomicBool::new(true),
+        }
+    }
+
+    pub(super) fn send(&self, datagram: &[u8], to: SocketAddr, flags: MsgFlags) -> io::Result<()> {
+        self.send_run(datagram, None, &to.into(), flags)
+            .map_err(Into::into)
+    }
+
+    /// Sends datagrams that lie one behind the other, those of one size with one call. Returns how many were refused.
+    pub(super) fn send_all(&self, bytes: &[u8], sizes: &[usize], to: SocketAddr) -> u64 {
+        let to = SockaddrStorage::from(to);
+        let (mut refused, mut start, mut first) = (0, 0, 0);
+        while first < sizes.len() {
+            let count = run_length(&sizes[first..]);
+            let run = &sizes[first..first + count];
+            let length: usize = run.iter().sum();
+            refused += self.send_sized(&bytes[start..start + length], run, &to);
+            start += length;
+            first += count;
+        }
+        refused
+    }
+
+    fn send_sized(&self, bytes: &[u8], run: &[usize], to: &SockaddrStorage) -> u64 {
+        if run.len() > 1 && self.segments.load(Ordering::Relaxed) {
+            let segment = u16::try_from(run[0]).ok();
+            match self.send_run(bytes, segment.as_ref(), to, MsgFlags::empty()) {
+                Ok(()) => return 0,
+                Err(error @ (Errno::EIO | Errno::EMSGSIZE | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+                    tracing::info!(%error, "the underlay takes no runs of datagrams; sending one by one");
+                    self.segments.store(false, Ordering::Relaxed);
+                }
+                Err(_) => return run.len() as u64,
+            }
+        }
+        let mut rest = bytes;
+        let mut refused = 0;
+        for size in run {
+            let (datagram, after) = rest.split_at(*size);
+            refused += u64::from(
+                self.send_run(datagram, None, to, MsgFlags::empty())
+                    .is_err(),
+            );
+            rest = after;
+        }
+        refused
+    }
+
+    fn send_run(
+        &self,
+        bytes: &[u8],
+        segment: Option<&u16>,
+        to: &SockaddrStorage,
+        flags: MsgFlags,
+    ) -> nix::Result<()> {
+        let control = segment.map(ControlMessage::UdpGsoSegments);
+        let fd = self.udp.as_raw_fd();
+        loop {
+            match sendmsg(
+                fd,
+                &[IoSlice::new(bytes)],
+                control.as_slice(),
+                flags,
+                Some(to),
+            ) {
+                Err(Errno::EINTR) => {}
+                result => return result.map(drop),
+            }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.udp.as_fd()
+    }
+}
+
+/// How many of the first datagrams can go as one run: equal in size, of which the last may be shorter.
+fn run_length(sizes: &[usize]) -> usize {
+    let (mut total, mut count) = (0, 0);
+    for size in sizes.iter().take(MAX_SEGMENTS) {
+        if *size > sizes[0] || (count > 0 && total + size > MAX_RUN) {
+            break;
+        }
+        total += size;
+        count += 1;
+        if *size < sizes[0] {
+            break;
+        }
+    }
+    count
+}
+
+/// Buffers for one call of recvmmsg, and what it filled in.
+pub(super) struct Received {
+    buffers: Vec<u8>,
+    messages: Vec<Message>,
+}
+
+struct Message {
+    length: usize,
+    segment: usize,
+    from: SocketAddr,
+}
+
+impl Received {
+    pub(super) fn new() -> Self {
+        Self {
+            buffers: vec![0; MESSAGES * MAX_DATAGRAM],
+            messages: Vec::with_capacity(MESSAGES),
+        }
+    }
+
+    /// Takes what has come, without waiting: `WouldBlock` if nothing has.
+    pub(super) fn fill(&mut self, socket: &Socket) -> io::Result<()> {
+        self.messages.clear();
+        // A call needs its own headers: the kernel overwrites the sizes that nix would have to restore.
+        let mut headers =
+            MultiHeaders::<SockaddrStorage>::preallocate(MESSAGES, Some(cmsg_space!(i32)));
+        let mut slices: [_; MESSAGES] = {
+            let mut chunks = self.buffers.chunks_exact_mut(MAX_DATAGRAM);
+            std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())])
+        };
+        let received = recvmmsg(
+            socket.udp.as_raw_fd(),
+            &mut headers,
+            slices.iter_mut(),
+            MsgFlags::MSG_DONTWAIT,
+            None,
+        )?;
+        for message in received {
+            let segment = message.cmsgs().ok().and_then(|mut all| {
+                all.find_map(|one| match one {
+                    ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
+                    _ => None,
+                })
+            });
+            let from = message.address.as_ref().and_then(address);
+            // Kept in its place even if nobody can be answered, since the place is where its bytes are.
+            self.messages.push(Message {
+                length: if from.is_some() { message.bytes } else { 0 },
+                segment: segment
+                    .filter(|size| *size > 0)
+                    .unwrap_or(message.bytes.max(1)),
+                from: from.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            });
+        }
+        Ok(())
+    }
+
+    /// What came: the bytes, the size of each datagram in them, and the sender.
+    pub(super) fn messages(&self) -> impl Iterator<Item = (&[u8], usize, SocketAddr)> {
+        self.buffers
+            .chunks_exact(MAX_DATAGRAM)
+            .zip(&self.messages)
+            .map(|(bytes, message)| (&bytes[..message.length], message.segment, message.from))
+    }
+}
+
+fn address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|v4| SocketAddrV4::from(*v4).into());
+    v4.or_else(|| {
+        address
+            .as_sockaddr_in6()
+            .map(|v6| SocketAddrV6::from(*v6).into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_length;
+
+    #[test]
+    fn runs_are_equal_with_a_shorter_end() {
+        assert_eq!(run_length(&[9, 9, 9, 5, 5]), 4);
+        assert_eq!(run_length(&[5, 9]), 1);
+        assert_eq!(run_length(&[9]), 1);
+        assert_eq!(run_length(&[100; 200]), 64);
+        assert_eq!(run_length(&[1_452; 60]), 45);
+    }
+}

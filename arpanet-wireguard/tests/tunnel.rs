@@ -1,0 +1,258 @@
+//! Two tunnels over a wire, in namespaces of the test's own.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
+
+mod rig;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use arpanet_core::{Datagrams, ErrorKind};
+use arpanet_wireguard::tunnel::{PrivateKey, SideChannel, Tunnel, UserTunnel, UserTunnelConfig};
+use rig::{LIMIT, PORT, connection, echo, namespace, pair, wait_until};
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn datagrams_go_both_ways() {
+    let Some((a, b)) = pair().await else { return };
+    echo(&a, &b);
+    echo(&b, &a);
+    let status = a.sees(&b).unwrap();
+    assert!(status.last_handshake.unwrap() < LIMIT);
+    assert_eq!(status.endpoint, Some(b.endpoint()));
+    assert!(status.rx_bytes > 0 && status.tx_bytes > 0);
+}
+
+#[tokio::test]
+async fn a_megabyte_goes_both_ways_unharmed() {
+    let Some((a, b)) = pair().await else { return };
+    let data: Vec<u8> = (0..1_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let (mut client, mut server) = connection(&a, &b);
+    for _ in 0..2 {
+        let mut received = vec![0; data.len()];
+        std::thread::scope(|scope| {
+            scope.spawn(|| client.write_all(&data).unwrap());
+            server.read_exact(&mut received).unwrap();
+        });
+        assert!(received == data);
+        std::mem::swap(&mut client, &mut server);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_without_an_endpoint_is_answered_once_it_calls() {
+    let Some((a, mut b)) = pair().await else {
+        return;
+    };
+    b.drop_tunnel();
+    b.start(PORT);
+    b.knows(&a, None, &[a.overlay]);
+    assert_eq!(b.sees(&a).unwrap().endpoint, None);
+    a.tunnel().nudge(&b.public_key()).unwrap();
+    wait_until("it has called", || b.sees(&a).unwrap().endpoint.is_some());
+    wait_until("the call is answered", || {
+        a.sees(&b).unwrap().round_trip.is_some()
+    });
+    echo(&a, &b);
+    assert_eq!(b.sees(&a).unwrap().endpoint, Some(a.endpoint()));
+    echo(&b, &a);
+}
+
+#[tokio::test]
+async fn a_peer_that_moves_is_followed() {
+    let Some((mut a, b)) = pair().await else {
+        return;
+    };
+    echo(&a, &b);
+    a.drop_tunnel();
+    a.start(PORT + 1);
+    a.knows(&b, Some(b.endpoint()), &[b.overlay]);
+    echo(&a, &b);
+    let moved = (a.underlay, PORT + 1).into();
+    assert_eq!(b.sees(&a).unwrap().endpoint, Some(moved));
+    echo(&b, &a);
+}
+
+#[tokio::test]
+async fn a_source_that_is_not_the_peers_is_dropped() {
+    let Some((a, b)) = pair().await else { return };
+    let other = Ipv4Addr::new(10, 9, 0, 77);
+    a.net.add_address("wg0", other.into()).await.unwrap();
+    let server = b.bind(b.overlay, 0);
+    let to = server.local_addr().unwrap();
+    a.bind(other, 0).send_to(b"forged", to).unwrap();
+    // Behind it on the same wire, so what arrives first tells.
+    a.bind(a.overlay, 0).send_to(b"honest", to).unwrap();
+    let mut buffer = [0; 16];
+    let (length, from) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(
+        (&buffer[..length], from.ip()),
+        (&b"honest"[..], a.overlay.into())
+    );
+    // And with the address allowed it passes, so it was the check.
+    b.knows(&a, None, &[a.overlay, other]);
+    a.bind(other, 0).send_to(b"moved", to).unwrap();
+    let (length, _) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"moved");
+}
+
+#[tokio::test]
+async fn a_change_of_allowed_addresses_keeps_the_session() {
+    let Some((a, b)) = pair().await else { return };
+    echo(&a, &b);
+    let before = a.sees(&b).unwrap();
+    let more = Ipv4Addr::new(10, 9, 0, 78);
+    a.knows(&b, None, &[b.overlay, more]);
+    b.net.add_address("wg0", more.into()).await.unwrap();
+    let server = b.bind(more, 0);
+    a.bind(a.overlay, 0)
+        .send_to(b"new", server.local_addr().unwrap())
+        .unwrap();
+    assert_eq!(server.recv(&mut [0; 16]).unwrap(), 3);
+    let after = a.sees(&b).unwrap();
+    assert!(after.last_handshake >= before.last_handshake);
+    assert!(after.tx_bytes > before.tx_bytes);
+    a.tunnel().remove_peer(&b.public_key()).unwrap();
+    a.tunnel().remove_peer(&b.public_key()).unwrap();
+    assert_eq!(a.sees(&b), None);
+}
+
+#[tokio::test]
+async fn a_restart_with_a_fresh_key_goes_on_within_a_second() {
+    let Some((a, mut b)) = pair().await else {
+        return;
+    };
+    let (mut client, mut server) = connection(&a, &b);
+    let old = b.public_key();
+    b.drop_tunnel();
+    b.key = PrivateKey::generate().unwrap();
+    b.start(PORT);
+    let start = std::time::Instant::now();
+    b.knows(&a, Some(a.endpoint()), &[a.overlay]);
+    a.tunnel().remove_peer(&old).unwrap();
+    a.knows(&b, Some(b.endpoint()), &[b.overlay]);
+    a.tunnel().nudge(&b.public_key()).unwrap();
+    wait_until("there is a session", || {
+        a.sees(&b).unwrap().last_handshake.is_some()
+    });
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // The connection was made over the first tunnel: the device, its address and its routes have stayed.
+    client.write_all(b"still here").unwrap();
+    let mut buffer = [0; 10];
+    server.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"still here");
+}
+
+#[tokio::test]
+async fn noise_on_the_port_harms_nothing() {
+    let Some((a, b)) = pair().await else { return };
+    echo(&a, &b);
+    let noise = a.bind(a.underlay, 0);
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as u32
+    };
+    for round in 0..3_000_u32 {
+        let mut datagram: Vec<u8> = (0..next() % 1_472).map(|_| next() as u8).collect();
+        // Most of it dressed up as each kind of message, of the right length too.
+        if datagram.len() >= 4 {
+            datagram[..4].copy_from_slice(&[(round % 5) as u8, 0, 0, 0]);
+        }
+        match round % 10 {
+            1 => datagram.resize(148, 7),
+            2 => datagram.resize(92, 7),
+            3 => datagram.resize(64, 7),
+            _ => {}
+        }
+        // The buffer may be full; that is load, not failure.
+        let _ = noise.send_to(&datagram, b.endpoint());
+    }
+    echo(&a, &b);
+    assert_eq!(b.sees(&a).unwrap().endpoint, Some(a.endpoint()));
+    b.tunnel().stop().unwrap();
+}
+
+async fn received(channel: &SideChannel) -> Vec<u8> {
+    let (datagram, _) = timeout(LIMIT, channel.recv()).await.unwrap().unwrap();
+    datagram.to_vec()
+}
+
+#[tokio::test]
+async fn the_side_channel_shares_the_port() {
+    let Some((a, b)) = pair().await else { return };
+    let (left, right) = (a.tunnel().side_channel(), b.tunnel().side_channel());
+    left.send(b"\xA2hello", b.endpoint()).await.unwrap();
+    let (datagram, from) = timeout(LIMIT, right.recv()).await.unwrap().unwrap();
+    assert_eq!((&datagram[..], from), (&b"\xA2hello"[..], a.endpoint()));
+    let error = left.send(b"\x01hello", b.endpoint()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    // Nobody reads, and more comes than is kept: the tunnel goes on, and so does the channel afterwards.
+    for _ in 0..2_000 {
+        let _ = left.send(&[0xA2; 1_000], b.endpoint()).await;
+    }
+    echo(&a, &b);
+    left.send(b"\xA2 after", b.endpoint()).await.unwrap();
+    let mut kept = 0;
+    while timeout(Duration::from_millis(200), right.recv())
+        .await
+        .is_ok()
+    {
+        kept += 1;
+    }
+    assert!((512..2_000).contains(&kept), "{kept}");
+    left.send(b"\xA2last", b.endpoint()).await.unwrap();
+    assert_eq!(received(&right).await, b"\xA2last");
+    b.tunnel().stop().unwrap();
+    let error = timeout(LIMIT, right.recv()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+fn count(path: &str) -> usize {
+    fs::read_dir(path).unwrap().count()
+}
+
+/// In a process of its own, since other tests of this one make threads and descriptors too.
+#[test]
+fn fifty_starts_leave_no_thread_and_no_descriptor() {
+    const ALONE: &str = "ARPANET_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "fifty_starts_leave_no_thread_and_no_descriptor",
+                "--nocapture",
+            ])
+            .env(ALONE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    let Some(namespace) = namespace() else { return };
+    let cycle = || {
+        let socket = namespace.run(|| UdpSocket::bind("0.0.0.0:0"));
+        let config = UserTunnelConfig::new(
+            PrivateKey::generate().unwrap(),
+            socket.unwrap().unwrap(),
+            namespace.clone(),
+        );
+        let tunnel = UserTunnel::launch(config).unwrap();
+        tunnel.stop().unwrap();
+        tunnel.stop().unwrap();
+    };
+    cycle();
+    let before = (count("/proc/self/task"), count("/proc/self/fd"));
+    for _ in 0..50 {
+        cycle();
+    }
+    wait_until("the threads and descriptors are as before", || {
+        (count("/proc/self/task"), count("/proc/self/fd")) == before
+    });
+}

@@ -10,7 +10,7 @@ use arpanet_core::{Error, ErrorKind, Result};
 /// The longest value of a record.
 pub const MAX_VALUE: usize = 16 * 1024;
 /// The longest key of a record.
-pub const MAX_KEY: usize = 128;
+pub const MAX_KEY: usize = 160;
 /// The most records of one node.
 pub const MAX_RECORDS: usize = 4_096;
 
@@ -76,7 +76,7 @@ pub(crate) fn check_key(key: &str) -> Result<()> {
         ErrorKind::InvalidInput,
         format!("{key:?} can't be the key of a record"),
     )
-    .with_hint("a key has 1 to 128 printable ASCII characters without space"))
+    .with_hint("a key has 1 to 160 printable ASCII characters without space"))
 }
 
 pub(crate) fn is_key(key: &str) -> bool {

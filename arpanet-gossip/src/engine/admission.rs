@@ -68,7 +68,7 @@ impl Engine {
             }
         }
         let entries = self.roster.forget(node, &self.key);
-        self.roster_changed(node);
+        self.roster_changed(node, now);
         Ok(self.spread_roster(entries, now))
     }
 
@@ -180,7 +180,7 @@ impl Engine {
             );
             return self.settle_refused(ticket, error);
         };
-        self.roster_changed(node);
+        self.roster_changed(node, now);
         let entries = vec![signed];
         let id = self.fresh_id();
         self.deliver_for(ticket, id, Message::Roster { id, entries }, now);
@@ -201,7 +201,7 @@ impl Engine {
     }
 
     /// An entry of the roster is another one now.
-    pub(super) fn roster_changed(&mut self, node: NodeAddr) {
+    pub(super) fn roster_changed(&mut self, node: NodeAddr, now: Duration) {
         let holders: Vec<(NodeAddr, u32)> = self
             .roster()
             .holders()
@@ -231,6 +231,10 @@ impl Engine {
                 .or_insert(super::Endpoint { at, rank: 0 });
         }
         self.tell_member(node);
+        if node == self.me && !entry.forgotten && entry.identity == self.identity {
+            // Admitted anew, with another name or role: its records start anew, too.
+            self.write_anew(now);
+        }
         if node == self.me && (entry.forgotten || entry.identity != self.identity) {
             self.events.push_back(Event::Expelled(entry.clone()));
         }

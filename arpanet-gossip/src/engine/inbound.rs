@@ -11,8 +11,10 @@ use crate::roster::Heard;
 use crate::seal::Unopened;
 use crate::wire::{self, Message, Packet, decode};
 
-/// How often something unusual is told or answered for one address.
-const QUIET: Duration = Duration::from_secs(10);
+/// How often another cluster is told of, for one address.
+const QUIET_FOREIGN: Duration = Duration::from_secs(10);
+/// How often a node is told that it was forgotten.
+const QUIET_FORGOTTEN: Duration = Duration::from_secs(1);
 const MAX_QUIET: usize = 256;
 
 /// What the sender of a datagram is here.
@@ -38,7 +40,7 @@ impl Engine {
             Err(Unopened::Forged) => return self.refusals.forged += 1,
             Err(Unopened::Foreign(tag)) => {
                 self.refusals.foreign += 1;
-                if self.is_due(from, now) {
+                if self.is_due(from, QUIET_FOREIGN, now) {
                     self.events.push_back(Event::Foreign { from, tag });
                 }
                 return;
@@ -55,11 +57,6 @@ impl Engine {
         };
         let sender = Sender { node, tag };
         let standing = self.standing(sender);
-        if standing == Standing::Forgotten {
-            self.refusals.forgotten += 1;
-            self.tell_forgotten(node, from, now);
-            return;
-        }
         let arrival = Arrival {
             sender,
             boot,
@@ -73,6 +70,11 @@ impl Engine {
             Some(Packet::Challenge { token, seen_at }) => {
                 self.seen_from(seen_at);
                 self.send_at(from, &wire::encode(&Packet::Response { token }));
+            }
+            // It may ask who tells it so, above, and nothing else.
+            Some(_) if standing == Standing::Forgotten => {
+                self.refusals.forgotten += 1;
+                self.tell_forgotten(node, from, now);
             }
             Some(Packet::Response { token }) => {
                 for (packet, from) in self
@@ -124,7 +126,7 @@ impl Engine {
 
     /// Tells a node that it was forgotten, so that it need not wonder; not more than once in a while.
     fn tell_forgotten(&mut self, node: NodeAddr, at: SocketAddr, now: Duration) {
-        if !self.is_due(at, now) {
+        if !self.is_due(at, QUIET_FORGOTTEN, now) {
             return;
         }
         if let Some(proof) = self.roster.proof(node).cloned() {
@@ -137,12 +139,12 @@ impl Engine {
     }
 
     /// Whether something may be told for this address again.
-    fn is_due(&mut self, at: SocketAddr, now: Duration) -> bool {
+    fn is_due(&mut self, at: SocketAddr, quiet: Duration, now: Duration) -> bool {
         self.quiet.retain(|_, until| now < *until);
         if self.quiet.contains_key(&at) || self.quiet.len() >= MAX_QUIET {
             return false;
         }
-        self.quiet.insert(at, now + QUIET);
+        self.quiet.insert(at, now + quiet);
         true
     }
 
@@ -196,7 +198,7 @@ impl Engine {
         match (standing, message) {
             (_, Message::Roster { id, entries }) => {
                 for entry in entries {
-                    self.hear_entry(entry);
+                    self.hear_entry(entry, now);
                 }
                 self.send_new(
                     node,
@@ -207,7 +209,7 @@ impl Engine {
                 );
             }
             (_, Message::RosterPart { entries, wanted }) => {
-                self.take_roster_part(node, entries, &wanted)
+                self.take_roster_part(node, entries, &wanted, now)
             }
             (
                 _,
@@ -264,11 +266,11 @@ impl Engine {
         }
     }
 
-    pub(super) fn hear_entry(&mut self, signed: crate::roster::SignedEntry) {
+    pub(super) fn hear_entry(&mut self, signed: crate::roster::SignedEntry, now: Duration) {
         let node = signed.entry().node;
         match self.roster.hear(signed) {
             // Its holder may have been what others waited for, so all are looked at.
-            Heard::Taken => self.roster_changed(node),
+            Heard::Taken => self.roster_changed(node, now),
             Heard::Forged => self.refusals.roster_entries += 1,
             Heard::Known | Heard::Refused | Heard::Unproven => {}
         }

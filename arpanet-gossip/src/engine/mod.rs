@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use arpanet_core::admission::Membership;
+use arpanet_core::admission::{Membership, Secret};
 use arpanet_core::discovery::{Member, Record};
 use arpanet_core::roster::{Identity, Roster};
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result, RosterEntry};
@@ -194,7 +194,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// A node that takes part from `now` on. `state` is what the last start left, `seed` is fresh randomness.
+    /// A node that takes part from `now` on. `key` is the secret half of its identity, `state` is what the last start left, `seed` is fresh randomness.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a configuration that does not fit together, or a key that is not
@@ -202,12 +202,13 @@ impl Engine {
     pub fn new(
         config: GossipConfig,
         membership: &Membership,
-        key: &SigningKey,
+        key: &Secret<32>,
         state: &GossipState,
         now: Duration,
         seed: [u8; 32],
     ) -> Result<Self> {
         config.validate()?;
+        let key = SigningKey::from_bytes(key.expose());
         if key.verifying_key().as_bytes() != membership.identity.as_bytes() {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -235,12 +236,12 @@ impl Engine {
             me,
             membership.roster.clone(),
             state.roster.clone(),
-            key,
+            &key,
         );
         let mut engine = Self {
             me,
             identity: membership.identity,
-            key: key.clone(),
+            key,
             cluster: membership.cluster,
             boot,
             number: 0,
@@ -360,6 +361,12 @@ impl Engine {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) has something.
+    #[must_use]
+    pub fn wants_to_send(&self) -> bool {
+        !self.transmits.is_empty()
     }
 
     /// The next thing that happened.

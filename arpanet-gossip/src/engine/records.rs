@@ -193,6 +193,12 @@ impl Engine {
         if self.joining_until.is_some() {
             return;
         }
+        self.write_anew(now);
+        self.drop_farewell(now);
+    }
+
+    /// Says everything that this node has to say under new versions.
+    pub(super) fn write_anew(&mut self, now: Duration) {
         let own: Vec<(String, Bytes)> = self
             .own
             .iter()
@@ -202,7 +208,6 @@ impl Engine {
             let delta = self.write(&key, Some(value), now);
             self.spread(delta, now);
         }
-        self.drop_farewell(now);
     }
 
     /// Whoever is here has not left.

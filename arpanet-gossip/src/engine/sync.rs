@@ -400,9 +400,10 @@ impl Engine {
         node: NodeAddr,
         entries: Vec<SignedEntry>,
         wanted: &[u16],
+        now: Duration,
     ) {
         for entry in entries {
-            self.hear_entry(entry);
+            self.hear_entry(entry, now);
         }
         for part in self.proofs_of(&wanted[..wanted.len().min(MARKS)]) {
             let message = Message::RosterPart {

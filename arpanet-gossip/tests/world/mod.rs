@@ -41,14 +41,18 @@ pub fn name(index: u16) -> NodeName {
     format!("node{index}").parse().unwrap()
 }
 
-pub fn signing_key(index: u16) -> SigningKey {
+pub fn signing_key(index: u16) -> Secret<32> {
     let mut bytes = [7; 32];
     bytes[..2].copy_from_slice(&index.to_be_bytes());
-    SigningKey::from_bytes(&bytes)
+    Secret::from_bytes(bytes)
 }
 
-pub fn identity(key: &SigningKey) -> Identity {
-    Identity::from_bytes(key.verifying_key().to_bytes())
+pub fn identity(key: &Secret<32>) -> Identity {
+    Identity::from_bytes(
+        SigningKey::from_bytes(key.expose())
+            .verifying_key()
+            .to_bytes(),
+    )
 }
 
 pub fn endpoint(index: u16) -> SocketAddr {

@@ -211,6 +211,7 @@ impl Membership {
 
 /// Decides whether a node that has proved the password may have what it asks for. The cluster implements it; the
 /// admitting backend asks it.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Gatekeeper: fmt::Debug + Send + Sync + 'static {
     /// Takes the applicant into the roster, after every living member has agreed, and returns the roster with it.
@@ -228,6 +229,7 @@ pub trait Gatekeeper: fmt::Debug + Send + Sync + 'static {
 ///
 /// Every call is idempotent as its text says, and dropping a call's future leaves nothing behind but perhaps an
 /// admission at the seed, which the same call finds again.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Admission: fmt::Debug + Send + Sync + 'static {
     /// Makes a new cluster: random id and key, a roster of this node alone. Each call makes another one.
@@ -272,6 +274,7 @@ pub trait Admission: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Where a node keeps its membership between starts. Core touches no files: the embedder decides where.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait MembershipStore: fmt::Debug + Send + Sync + 'static {
     /// Keeps this membership instead of the one before, durably: when it returns, a power loss can't take it.

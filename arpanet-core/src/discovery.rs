@@ -325,6 +325,7 @@ pub fn summarize<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Vec<S
 ///   forgotten, and are back at once when it returns; when it leaves they are gone.
 /// - A node that restarts brings what it registers anew and loses what it does not: the cluster logic registers all of
 ///   a node's instances again after each start.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Discovery: fmt::Debug + Send + Sync + 'static {
     /// The backend's name: `gossip`, `consul`, `memory`.

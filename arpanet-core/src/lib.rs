@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod discovery;
 mod error;
 pub mod memory;
+#[cfg(feature = "mock")]
+pub mod mock;
 pub mod name;
 pub mod overlay;
 pub mod roster;

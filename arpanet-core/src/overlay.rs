@@ -219,6 +219,7 @@ mod plugin_octet {
 /// - Calls before [`launch`](Overlay::launch) and after [`stop`](Overlay::stop) answer
 ///   [`Unavailable`](crate::ErrorKind::Unavailable), except `launch`, `stop`, `reset` and `capabilities`.
 /// - Routes to containers come only from [`PeerSpec::holds`] and from own attachments.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Overlay: fmt::Debug + Send + Sync + 'static {
     /// The backend's name: `wireguard`, `weave`, `memory`.

@@ -435,6 +435,7 @@ impl Exec {
 /// - Every call is idempotent; what a second call does is said at each. Removing what is not there succeeds.
 /// - Dropping a call's future at any point leaves nothing behind, or something that the same call finishes.
 /// - Containers outlive the process that made them; [`list`](Runtime::list) after a restart finds them all.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// The backend's name: `docker`, `process`, `memory`.

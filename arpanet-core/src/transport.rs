@@ -10,6 +10,7 @@ use crate::Result;
 
 /// An unreliable datagram transport on the underlay: a UDP socket of one's own, the side channel of a tunnel's port, or
 /// a simulated network.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Datagrams: fmt::Debug + Send + Sync + 'static {
     /// Sends one datagram of at most 1,400 bytes. Success says nothing about its arrival.

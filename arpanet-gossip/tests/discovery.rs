@@ -27,7 +27,7 @@ async fn what_one_registers_all_find() {
     assert_eq!(spread, Spread::default());
     for node in [&one, &two, &three] {
         let found = node.discovery.lookup(&service("web")).await.unwrap();
-        assert_eq!(found, [web.clone()]);
+        assert_eq!(found, std::slice::from_ref(&web));
         let services = node.discovery.services().await.unwrap();
         assert_eq!(services.len(), 1);
         assert_eq!((services[0].passing, services[0].total), (1, 1));

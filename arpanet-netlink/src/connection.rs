@@ -86,6 +86,18 @@ impl Netlink {
         Err(own("list", ErrorKind::Unavailable, message))
     }
 
+    /// Asks for one object.
+    pub(crate) async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+        what: &'static str,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        let answer = self.exchange(message, NLM_F_ACK).await;
+        let (entries, _) =
+            answer.map_err(|error| system("read", format!("the {what} can't be read"), error))?;
+        Ok(entries)
+    }
+
     async fn exchange(
         &self,
         message: RouteNetlinkMessage,

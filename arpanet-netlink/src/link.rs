@@ -316,16 +316,19 @@ impl Netlink {
             })
     }
 
+    /// Asked for alone, since Linux 6.8 the link's state is first brought to what the carrier says; in a list of all,
+    /// and before, the carrier is shown at once while packets are still dropped. The state follows in the step before
+    /// the queue is opened, and both steps are one to who asks.
     async fn is_carrying(&self, index: u32) -> Result<bool> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
         let entries = self
-            .dump(
-                RouteNetlinkMessage::GetLink(LinkMessage::default()),
-                "links",
-            )
+            .get(RouteNetlinkMessage::GetLink(request), "link")
             .await?;
         Ok(entries.into_iter().any(|entry| match entry {
-            RouteNetlinkMessage::NewLink(message) if message.header.index == index => {
-                message.header.flags.contains(LinkFlags::LowerUp)
+            RouteNetlinkMessage::NewLink(message) => {
+                let flags = message.header.flags;
+                flags.contains(LinkFlags::LowerUp | LinkFlags::Running)
                     && !message
                         .attributes
                         .contains(&LinkAttribute::Qdisc("noop".to_owned()))

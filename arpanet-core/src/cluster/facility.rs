@@ -28,6 +28,7 @@ impl FacilityContext {
 }
 
 /// Something that a node serves while it is up: DNS, its docker API. A node is ready once all of its facilities are.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Facility: fmt::Debug + Send + Sync + 'static {
     /// Its name, as in "`NAME` failed to start".

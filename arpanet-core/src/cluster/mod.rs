@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
 pub use self::event::ClusterEvent;
+#[cfg(feature = "mock")]
+pub use self::facility::MockFacility;
 pub use self::facility::{Facility, FacilityContext};
 pub use self::network::Network;
 pub use self::status::NodeStatus;

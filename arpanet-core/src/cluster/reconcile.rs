@@ -13,7 +13,8 @@ use crate::roster::Roster;
 use crate::runtime::ContainerState;
 use crate::{AppAddr, Claim, ContainerName, Error, InstanceId, NodeAddr, Result};
 
-/// What the layers below have been told since this node came up.
+/// What the layers below have been told since this node came up. A `None` stands for what may be there, in whole or in
+/// part: a call that failed may have had its effect, so it is taken back like one that did not.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     peers: BTreeMap<NodeAddr, PeerSpec>,
@@ -21,8 +22,8 @@ pub(super) struct Applied {
     wide: Vec<AppAddr>,
     /// `None` until the overlay was asked what an earlier process left.
     attached: Option<BTreeMap<(ContainerName, AttachAddr), Option<NetNamespace>>>,
-    claims: BTreeMap<String, Bytes>,
-    instances: BTreeMap<InstanceId, Instance>,
+    claims: BTreeMap<String, Option<Bytes>>,
+    instances: BTreeMap<InstanceId, Option<Instance>>,
     lost: BTreeSet<(ContainerName, AppAddr)>,
     networks: BTreeMap<String, Bytes>,
     roster: Roster,
@@ -263,12 +264,13 @@ impl Node {
     ) -> Result<()> {
         for (key, claim) in &container.claims {
             let value = record::encode(claim)?;
-            if applied.claims.get(key) != Some(&value) {
+            if applied.claims.get(key) != Some(&Some(value.clone())) {
+                applied.claims.insert(key.clone(), None);
                 let spread = self.discovery.publish(key, value.clone()).await?;
                 if !spread.unconfirmed.is_empty() {
                     tracing::debug!(?spread.unconfirmed, key, "a claim is not yet confirmed by all");
                 }
-                applied.claims.insert(key.clone(), value);
+                applied.claims.insert(key.clone(), Some(value));
             }
             let attach = (container.name.clone(), AttachAddr::Application(claim.addr));
             if let Some(winner) = holders.older_than(claim) {
@@ -284,8 +286,9 @@ impl Node {
             if present != Some(&Some(container.namespace.clone())) {
                 let attachment =
                     Attachment::new(attach.0.clone(), container.namespace.clone(), attach.1);
-                self.overlay.attach(&attachment).await?;
                 if let Some(attached) = &mut applied.attached {
+                    attached.insert(attach.clone(), None);
+                    self.overlay.attach(&attachment).await?;
                     attached.insert(attach, Some(container.namespace.clone()));
                 }
             }
@@ -298,9 +301,10 @@ impl Node {
                 .lost
                 .iter()
                 .any(|(name, addr)| *name == container.name && addr.ip() == instance.ip);
-            if !lost && applied.instances.get(id) != Some(instance) {
+            if !lost && applied.instances.get(id) != Some(&Some(instance.clone())) {
+                applied.instances.insert(id.clone(), None);
                 self.discovery.register(instance.clone()).await?;
-                applied.instances.insert(id.clone(), instance.clone());
+                applied.instances.insert(id.clone(), Some(instance.clone()));
             }
         }
         Ok(())

@@ -85,8 +85,8 @@ impl Node {
             kick: Arc::clone(&self.kick),
         };
         sources.drain(self);
-        self.reconcile_and_tell(true).await;
-        Ok(tokio::spawn(run(Arc::downgrade(self), sources)).abort_handle())
+        let trouble = self.reconcile_and_tell(true).await;
+        Ok(tokio::spawn(run(Arc::downgrade(self), sources, trouble)).abort_handle())
     }
 
     /// Reconciles, and tells of trouble if this is the first time. Whether there was any.
@@ -104,8 +104,7 @@ impl Node {
 }
 
 /// Until a source is closed or the node is gone; the node is not kept alive by it.
-async fn run(node: Weak<Node>, mut sources: Sources) {
-    let mut trouble = false;
+async fn run(node: Weak<Node>, mut sources: Sources, mut trouble: bool) {
     loop {
         if trouble {
             // Running out of time is the point: it is tried again then.

@@ -1,5 +1,8 @@
 //! Two hosts in namespaces of the test's own, joined by a wire, and a tunnel on each.
 
+// Tests and the benchmark use what they need of it.
+#![allow(dead_code)]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -139,10 +142,12 @@ pub(crate) fn echo(from: &Host, to: &Host) {
 
 /// Both ends of a TCP connection over the overlay.
 pub(crate) fn connection(from: &Host, to: &Host) -> (TcpStream, TcpStream) {
-    let listener = to
-        .net
-        .namespace()
-        .run(|| TcpListener::bind((to.overlay, 0)));
+    connection_at(from, to, to.overlay)
+}
+
+/// Both ends of a TCP connection to one of the addresses of `to`.
+pub(crate) fn connection_at(from: &Host, to: &Host, at: Ipv4Addr) -> (TcpStream, TcpStream) {
+    let listener = to.net.namespace().run(|| TcpListener::bind((at, 0)));
     let listener = listener.unwrap().unwrap();
     let addr = listener.local_addr().unwrap();
     let connect = || TcpStream::connect_timeout(&addr, LIMIT);

@@ -1,0 +1,182 @@
+//! One TCP stream and one round trip through the tunnel, beside the same over the bare wire, and the memory it takes.
+//!
+//! `cargo bench -p arpanet-wireguard`, as root: it makes two network namespaces of its own. An argument, a number, is
+//! the seconds of each stream.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+#[path = "../tests/rig/mod.rs"]
+mod rig;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rig::{Host, connection_at, echo, pair};
+
+/// Seconds of a stream unless told.
+const SECONDS: u64 = 5;
+/// Not counted: TCP finds its speed.
+const WARM_UP: Duration = Duration::from_millis(500);
+const ROUND_TRIPS: usize = 2_000;
+const BLOCK: usize = 128 << 10;
+
+fn main() {
+    let seconds = std::env::args()
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(SECONDS);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let start = resident();
+    let Some((a, b)) = runtime.block_on(pair()) else {
+        println!("throughput: skipped, it needs root for network namespaces of its own");
+        return;
+    };
+    echo(&a, &b);
+    let idle = resident();
+    let length = Duration::from_secs(seconds);
+    let wire = gigabits(&a, &b, b.underlay, length);
+    let before = (resident(), processor_time());
+    let tunnel = gigabits(&a, &b, b.overlay, length);
+    let used = processor_time() - before.1;
+    let after = resident();
+    println!("one TCP stream, {seconds} s each, both ends on this machine");
+    println!("  bare wire       {wire:6.2} Gbit/s");
+    println!(
+        "  tunnel          {tunnel:6.2} Gbit/s, {:.3} of the wire, {:.2} CPU seconds a Gbit",
+        tunnel / wire,
+        used.as_secs_f64() / (tunnel * (length + WARM_UP).as_secs_f64())
+    );
+    if without_segmentation(&a) && without_segmentation(&b) {
+        let plain = gigabits(&a, &b, b.overlay, length);
+        println!(
+            "  tunnel          {plain:6.2} Gbit/s where the wire takes single datagrams only, as most network cards do"
+        );
+    }
+    let (inside, outside) = (round_trip(&a, &b, true), round_trip(&a, &b, false));
+    println!("one datagram there and back, median of {ROUND_TRIPS}");
+    println!("  bare wire       {:6.1} µs", micros(outside));
+    println!(
+        "  tunnel          {:6.1} µs, {:.1} times the wire",
+        micros(inside),
+        inside.as_secs_f64() / outside.as_secs_f64()
+    );
+    let kib = |more: u64, less: u64| more.saturating_sub(less) / 2;
+    println!("resident memory a tunnel, of this process of two");
+    println!("  idle            {:6} KiB", kib(idle, start));
+    println!("  more after load {:6} KiB", kib(after, before.0));
+    println!("  whole process   {:6} KiB", resident());
+    println!("{:?}", a.tunnel());
+    println!("{:?}", b.tunnel());
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// What one TCP connection carries.
+fn gigabits(from: &Host, to: &Host, addr: Ipv4Addr, length: Duration) -> f64 {
+    let (mut client, mut server) = connection_at(from, to, addr);
+    let stop = client.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let block = vec![0x5A; BLOCK];
+            while client.write_all(&block).is_ok() {}
+        });
+        let mut block = vec![0; BLOCK];
+        let warm = Instant::now();
+        while warm.elapsed() < WARM_UP {
+            assert!(server.read(&mut block).unwrap() > 0);
+        }
+        let (start, mut bytes) = (Instant::now(), 0_u64);
+        while start.elapsed() < length {
+            bytes += server.read(&mut block).unwrap() as u64;
+        }
+        let rate = bytes as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9;
+        stop.shutdown(Shutdown::Both).unwrap();
+        // What is under way is read, or the sender waits for ever.
+        while matches!(server.read(&mut block), Ok(read) if read > 0) {}
+        rate
+    })
+}
+
+/// The median time of a datagram's way there and back.
+fn round_trip(from: &Host, to: &Host, inside: bool) -> Duration {
+    let (here, there) = if inside {
+        (from.overlay, to.overlay)
+    } else {
+        (from.underlay, to.underlay)
+    };
+    let (client, server) = (from.bind(here, 0), to.bind(there, 0));
+    client.connect(server.local_addr().unwrap()).unwrap();
+    let mut times: Vec<_> = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut buffer = [0; 64];
+            for _ in 0..ROUND_TRIPS {
+                let (length, source) = server.recv_from(&mut buffer).unwrap();
+                server.send_to(&buffer[..length], source).unwrap();
+            }
+        });
+        let round = |_| {
+            let start = Instant::now();
+            client.send(&[0; 56]).unwrap();
+            client.recv(&mut [0; 64]).unwrap();
+            start.elapsed()
+        };
+        (0..ROUND_TRIPS).map(round).collect()
+    });
+    times.sort_unstable();
+    times[ROUND_TRIPS / 2]
+}
+
+/// Lets the wire carry no runs of datagrams. Not where the tool is missing.
+fn without_segmentation(host: &Host) -> bool {
+    let ethtool = || {
+        Command::new("ethtool")
+            .args(["-K", "eth0", "tx-udp-segmentation", "off"])
+            .status()
+    };
+    match host.net.namespace().run(ethtool).unwrap() {
+        Ok(status) => status.success(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("without ethtool, no figure for network cards");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// What this process has in memory, in KiB.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// What both cores have done for anybody since they started: the kernel's part of the work is nobody's.
+fn processor_time() -> Duration {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let mut fields = stat
+        .lines()
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(1)
+        .map(|field| field.parse::<u64>().unwrap());
+    let all: u64 = fields.by_ref().take(3).sum();
+    // Idle and waiting for disks are between.
+    let rest: u64 = fields.skip(2).take(2).sum();
+    Duration::from_millis((all + rest) * 10)
+}

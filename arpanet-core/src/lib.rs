@@ -5,6 +5,8 @@ pub mod addr;
 pub mod admission;
 pub mod claim;
 pub mod cluster;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod discovery;
 mod error;
 pub mod memory;

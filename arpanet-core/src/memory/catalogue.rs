@@ -427,8 +427,9 @@ impl DiscoveryProcess {
     /// The time has passed: members and healths may have changed without a word.
     pub(super) fn review(&mut self, now: Instant) {
         for (owner, view) in &self.views {
-            if view.lost.is_some() {
-                self.tell(*owner, &view.state, self.standing(view, now), now);
+            // One that was lost before was told before; telling it again tells nobody.
+            if let Standing::Suspended(node) = self.standing(view, now) {
+                self.tell(*owner, &view.state, Standing::Live(node), now);
             }
         }
         self.tell_members(now);

@@ -108,10 +108,15 @@ impl World {
         world
     }
 
-    async fn form(&self, count: u16) -> Result<()> {
+    /// A founded cluster of the nodes 0.1, 0.2 and so on: the membership of each, with all of them in the roster. Nothing is
+    /// started. The first one is the boot node, the others are servers.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) when the first one's host has no power.
+    pub async fn memberships(&self, count: u16) -> Result<Vec<Membership>> {
         let nodes: Vec<NodeAddr> = (1..=count).filter_map(NodeAddr::from_index).collect();
         let Some(first) = nodes.first() else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let password = Password::new("simulated")?;
         let founder = self.info(*first, Role::Boot);
@@ -120,21 +125,30 @@ impl World {
             let info = self.info(*node, Role::Server);
             founded.roster.merge(self.entry(*node, &info));
         }
-        for node in &nodes {
+        let memberships = nodes.iter().map(|node| {
             let role = if node == first {
                 Role::Boot
             } else {
                 Role::Server
             };
-            let membership = Membership::new(
+            Membership::new(
                 self.info(*node, role),
                 self.entry(*node, &founder).identity,
                 founded.cluster,
                 founded.key.clone(),
                 founded.roster.clone(),
-            );
-            self.overlay(*node).launch(&membership).await?;
-            self.discovery(*node).start(&membership).await?;
+            )
+        });
+        Ok(memberships.collect())
+    }
+
+    async fn form(&self, count: u16) -> Result<()> {
+        let mut nodes = Vec::new();
+        for membership in self.memberships(count).await? {
+            let node = membership.me.node;
+            self.overlay(node).launch(&membership).await?;
+            self.discovery(node).start(&membership).await?;
+            nodes.push(node);
         }
         let peers = self.peer_specs();
         for node in &nodes {

@@ -1,0 +1,5 @@
+//! The in-memory backends keep the contracts, and backends that break one sentence are found out.
+#![allow(clippy::unwrap_used)]
+
+mod broken_discovery;
+mod discovery;

@@ -1,10 +1,6 @@
 //! `arpanet2`: one cluster of separate docker hosts.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-#![expect(
-    dead_code,
-    reason = "the agent's stack is not put together yet: see agent::stack"
-)]
 
 mod agent;
 mod args;

@@ -40,6 +40,11 @@ impl Paths {
         self.state.join("ledger.jsonl")
     }
 
+    /// Where the router's namespace is pinned.
+    pub(crate) fn router(&self) -> PathBuf {
+        self.run.join("router")
+    }
+
     pub(crate) fn containers(&self) -> PathBuf {
         self.state.join("containers")
     }

@@ -18,6 +18,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::dns::Dns;
 use super::status::{self, Node, Service, Status};
 use super::streams;
 use crate::failure::Failure;
@@ -38,14 +39,8 @@ pub(crate) enum Ending {
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) cluster: Cluster,
-    pub(crate) dns: Arc<dyn Resolve>,
+    pub(crate) dns: Arc<Dns>,
     pub(crate) endings: mpsc::Sender<Ending>,
-}
-
-/// Resolves a name as DNS does.
-#[async_trait::async_trait]
-pub(crate) trait Resolve: std::fmt::Debug + Send + Sync + 'static {
-    async fn resolve(&self, name: &str) -> arpanet_core::Result<Vec<Ipv4Addr>>;
 }
 
 /// An error as an answer.
@@ -147,7 +142,7 @@ async fn resolve(
     State(context): State<Context>,
     Query(query): Query<Name>,
 ) -> Answer<Vec<Ipv4Addr>> {
-    Ok(Json(context.dns.resolve(&query.name).await?))
+    Ok(Json(context.dns.resolve(&query.name)?))
 }
 
 /// An instance that the user registers by hand.

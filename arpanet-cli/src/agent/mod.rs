@@ -1,6 +1,7 @@
 //! The agent: the process that is this host's node.
 
 pub(crate) mod api;
+mod dns;
 pub(crate) mod frames;
 pub(crate) mod launch;
 pub(crate) mod lock;
@@ -165,7 +166,7 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
         _ => None,
     };
     let listener = listen(context)?;
-    let stack = Stack::build(context, &me, settings, verifier).await?;
+    let stack = Stack::build(context, &me, settings, verifier)?;
     let cluster = stack.cluster.clone();
     match plan {
         Plan::Boot(password) => cluster.boot(&password).await?,
@@ -180,7 +181,7 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
     let (endings, mut asked) = mpsc::channel(1);
     let api = api::router(api::Context {
         cluster: cluster.clone(),
-        dns: stack.resolver(),
+        dns: stack.dns,
         endings,
     });
     let server = tokio::spawn(async move { axum::serve(listener, api).await });

@@ -2,49 +2,81 @@
 
 use std::sync::Arc;
 
-use arpanet_core::{Cluster, Error, ErrorKind, Result};
-use arpanet_join::Verifier;
+use arpanet_core::{Cluster, Result};
+use arpanet_dns::DnsConfig;
+use arpanet_gossip::{GossipConfig, GossipDiscovery};
+use arpanet_join::{JoinAdmission, JoinConfig, Verifier};
 use arpanet_netlink::{Ledger, Namespace};
+use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 
-use super::api::Resolve;
+use super::dns::Dns;
 use super::order::Me;
-use super::state::Settings;
+use super::state::{self, Settings, StateFiles};
 use crate::commands::Context;
+use crate::host;
 
 /// A node put together from its backends.
 #[derive(Debug)]
 pub(super) struct Stack {
     pub(super) cluster: Cluster,
-    resolver: Arc<dyn Resolve>,
+    pub(super) dns: Arc<Dns>,
 }
 
 impl Stack {
-    /// Puts the embedded stack together.
+    /// Puts the embedded stack together: WireGuard, gossip and DNS in this process. Nothing is started.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`]: the overlay's backend is not finished, so no node can be brought up yet.
-    #[expect(
-        clippy::unused_async,
-        reason = "the finished backends connect to what they need"
-    )]
-    pub(super) async fn build(
+    /// [`Corrupt`](arpanet_core::ErrorKind::Corrupt) for a state file that can't be read.
+    pub(super) fn build(
         context: &Context,
         me: &Me,
         settings: Settings,
         verifier: Option<Verifier>,
     ) -> Result<Self> {
-        let _ = (context, settings, verifier);
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "node {} can't be brought up: this version has no overlay yet",
-                me.node
-            ),
-        ))
-    }
-
-    pub(super) fn resolver(&self) -> Arc<dyn Resolve> {
-        Arc::clone(&self.resolver)
+        let paths = &context.paths;
+        let identity = state::identity(paths)?;
+        let overlay = WireGuardConfig::new(paths.ledger())
+            .pin(paths.router())
+            .port(me.port)
+            .networks(context.config.networks.clone())
+            .resolvers(host::resolvers())
+            .open_docker_plane(context.config.open_docker_plane);
+        let overlay = Arc::new(WireGuardOverlay::new(overlay)?);
+        let discovery = GossipDiscovery::new(
+            GossipConfig::default().advertise(me.advertise),
+            identity.secret(),
+            overlay.side_channel(),
+        )?
+        .keep_in(paths.gossip());
+        let listen = std::net::SocketAddr::from(([0, 0, 0, 0], me.port));
+        let admission = JoinConfig::default().listen(listen).udp_port(me.port);
+        let admission = Arc::new(JoinAdmission::new(admission, identity).with_verifier(verifier));
+        let mut dns = DnsConfig::default()
+            .upstreams(context.config.upstreams.clone().unwrap_or_else(host::upstreams));
+        if let Some(domain) = &context.config.domain {
+            dns = dns.domain(domain);
+        }
+        let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
+        let mut cluster = Cluster::builder()
+            .node(me.node)
+            .name(me.name.clone())
+            .version(env!("CARGO_PKG_VERSION"))
+            .overlay(overlay)
+            .discovery(Arc::new(discovery))
+            .store(Arc::new(StateFiles {
+                paths: paths.clone(),
+                settings,
+                admission: Arc::clone(&admission),
+            }))
+            .admission(admission)
+            .facility(Arc::clone(&dns) as _);
+        if let Some(endpoint) = me.advertise {
+            cluster = cluster.advertise(endpoint);
+        }
+        Ok(Self {
+            cluster: cluster.build()?,
+            dns,
+        })
     }
 }
 

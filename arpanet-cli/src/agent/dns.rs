@@ -1,0 +1,90 @@
+//! The cluster's DNS server as a part of the node: in the router, where attached containers and the host reach it.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arpanet_core::addr::ROUTER_ADDRESS;
+use arpanet_core::cluster::{Facility, FacilityContext};
+use arpanet_core::{Error, ErrorKind, Overlay, Plane, Result};
+use arpanet_dns::{DnsConfig, DnsServer};
+use arpanet_netlink::Namespace;
+use arpanet_wireguard::WireGuardOverlay;
+use async_trait::async_trait;
+
+const PORT: u16 = 53;
+
+/// DNS on 169.254.1.1, for containers, and on this node's 10.253.A.B, for hosts.
+#[derive(Debug)]
+pub(crate) struct Dns {
+    config: DnsConfig,
+    overlay: Arc<WireGuardOverlay>,
+    server: Mutex<Option<Arc<DnsServer>>>,
+}
+
+impl Dns {
+    pub(crate) const fn new(config: DnsConfig, overlay: Arc<WireGuardOverlay>) -> Self {
+        Self {
+            config,
+            overlay,
+            server: Mutex::new(None),
+        }
+    }
+
+    /// The addresses of a name, as the server answers it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] while it does not serve.
+    pub(crate) fn resolve(&self, name: &str) -> Result<Vec<Ipv4Addr>> {
+        let server = self.server().clone();
+        let server = server
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the DNS server does not run"))?;
+        Ok(server.resolve(name))
+    }
+
+    fn server(&self) -> MutexGuard<'_, Option<Arc<DnsServer>>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Facility for Dns {
+    fn name(&self) -> &'static str {
+        "dns"
+    }
+
+    async fn start(&self, context: &FacilityContext) -> Result<()> {
+        if self.server().is_some() {
+            return Ok(());
+        }
+        let router = self.overlay.router_namespace().await?;
+        let sockets = [ROUTER_ADDRESS, context.membership.me.node.discovery()]
+            .map(|ip| bind(&router, ip))
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let discovery = Arc::clone(&context.discovery);
+        let server = DnsServer::start(self.config.clone(), discovery, sockets).await?;
+        self.overlay.expose(Plane::Discovery).await?;
+        *self.server() = Some(Arc::new(server));
+        Ok(())
+    }
+
+    async fn stop(&self) -> Result<()> {
+        let server = self.server().take();
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        Ok(())
+    }
+}
+
+fn bind(router: &Namespace, ip: Ipv4Addr) -> Result<(UdpSocket, TcpListener)> {
+    let at = SocketAddr::from((ip, PORT));
+    let bound = router.run(|| Ok((UdpSocket::bind(at)?, TcpListener::bind(at)?)))?;
+    bound.map_err(|source: std::io::Error| {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("DNS can't listen on {at} in the router's namespace"),
+        )
+        .with_source(source)
+    })
+}

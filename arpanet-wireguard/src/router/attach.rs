@@ -1,0 +1,274 @@
+//! Containers: one link for each address, named after it, whose note says whose it is. Nothing of it is kept elsewhere.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use arpanet_core::addr::{OVERLAY, PluginBlock, ROUTER_ADDRESS};
+use arpanet_core::overlay::{AttachAddr, Attachment, NetNamespace};
+use arpanet_core::{ContainerName, Error, ErrorKind, NodeAddr, Plane, Result};
+use arpanet_netlink::{Link, Namespace, Netlink, Route, VethEnd};
+use ipnet::Ipv4Net;
+
+use super::{CARRYING, Router, plan};
+
+/// What the names of containers' links begin with.
+const PREFIX: &str = "ap";
+/// What the note of a plugin's link has in the place of an address.
+const PLUGIN: &str = "plugin:";
+/// Metrics of routes in a container start here, so that the image's own routes win.
+const METRIC: u32 = 1000;
+
+/// The name of the link of an address, at both ends.
+pub(super) fn link_of(ip: Ipv4Addr) -> String {
+    format!("{PREFIX}{:08x}", u32::from(ip))
+}
+
+fn is_ours(link: &str) -> bool {
+    let digits = link.strip_prefix(PREFIX).unwrap_or_default();
+    digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+fn note(container: &ContainerName, addr: AttachAddr) -> String {
+    match addr {
+        AttachAddr::Plugin(block) => {
+            format!("{container} {PLUGIN}{}", Plane::Plugin(block).octet())
+        }
+        AttachAddr::Application(addr) => format!("{container} {addr}"),
+        other => format!("{container} {other:?}"),
+    }
+}
+
+fn read_note(note: &str) -> Option<(ContainerName, AttachAddr)> {
+    let (container, addr) = note.split_once(' ')?;
+    let addr = match addr.strip_prefix(PLUGIN) {
+        Some(octet) => AttachAddr::Plugin(PluginBlock::new(octet.parse().ok()?)?),
+        None => AttachAddr::Application(addr.parse().ok()?),
+    };
+    Some((container.parse().ok()?, addr))
+}
+
+/// What is attached, as the router's links say.
+pub(super) fn adopt(links: &[Link]) -> BTreeMap<AttachAddr, ContainerName> {
+    links
+        .iter()
+        .filter(|link| is_ours(&link.name))
+        .filter_map(|link| read_note(link.alias.as_deref()?))
+        .map(|(container, addr)| (addr, container))
+        .collect()
+}
+
+/// The address with the prefix that the container sees.
+fn inner(node: NodeAddr, addr: AttachAddr) -> Result<Ipv4Net> {
+    match addr {
+        AttachAddr::Application(addr) => Ok(addr.as_ipnet()),
+        AttachAddr::Plugin(block) => Ok(Ipv4Net::from(node.plugin(block))),
+        other => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{other:?} can't be attached"),
+        )),
+    }
+}
+
+impl Router {
+    /// Gives a container an address. When it returns, the address works.
+    ///
+    /// # Errors
+    /// Those of [`Overlay::attach`](arpanet_core::overlay::Overlay::attach).
+    pub(crate) async fn attach(&self, attachment: &Attachment) -> Result<()> {
+        let Attachment {
+            container, addr, ..
+        } = attachment;
+        let address = inner(self.node, *addr)?;
+        let mut state = self.state.lock().await;
+        if let Some((_, holder)) = state.attached.iter().find(|(other, holder)| {
+            *holder != container
+                && inner(self.node, **other).is_ok_and(|other| other.addr() == address.addr())
+        }) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{} is attached to {holder}", address.addr()),
+            ));
+        }
+        let namespace = self.open(attachment)?;
+        let inside = namespace.handle()?;
+        let links = inside.links().await?;
+        if let Some(other) = state.attached.iter().find(|(other, holder)| {
+            *holder != container
+                && inner(self.node, **other)
+                    .is_ok_and(|other| links.iter().any(|link| link.name == link_of(other.addr())))
+        }) {
+            return Err(shared(format!(
+                "the namespace of {container} is that of {} too",
+                other.1
+            )));
+        }
+        self.link(container, *addr, address, &inside, &links)
+            .await?;
+        state.attached.insert(*addr, container.clone());
+        if let AttachAddr::Application(own) = addr {
+            // The same address with another prefix is another attachment of the same link.
+            let own = *own;
+            state.attached.retain(|other, _| {
+                !matches!(other, AttachAddr::Application(other) if other.ip() == own.ip() && *other != own)
+            });
+        }
+        self.settle(&mut state).await
+    }
+
+    fn open(&self, attachment: &Attachment) -> Result<Namespace> {
+        let NetNamespace::Path(path) = &attachment.namespace else {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("{} has no network namespace", attachment.container),
+            ));
+        };
+        let namespace = Namespace::open(path)?;
+        if namespace.same_as(self.host.namespace()) || namespace.same_as(self.namespace()) {
+            return Err(shared(format!(
+                "{} has the host's network namespace",
+                attachment.container
+            )));
+        }
+        Ok(namespace)
+    }
+
+    async fn link(
+        &self,
+        container: &ContainerName,
+        addr: AttachAddr,
+        address: Ipv4Net,
+        inside: &Netlink,
+        links: &[Link],
+    ) -> Result<()> {
+        let ip = address.addr();
+        let name = link_of(ip);
+        let note = note(container, addr);
+        let near = self.inside.link(&name).await?;
+        let far = links.iter().find(|link| link.name == name);
+        let stands = match (&near, far) {
+            (Some(near), Some(far)) => {
+                near.peer == Some(far.index)
+                    && far.peer == Some(near.index)
+                    && near.alias.as_deref() == Some(note.as_str())
+            }
+            _ => false,
+        };
+        if !stands {
+            // Half of a pair, of a namespace that is gone, of an earlier prefix, or of an attach that was cut short.
+            self.inside.delete_link(&name).await?;
+            inside.delete_link(&name).await?;
+            let end = |namespace| {
+                VethEnd::new(&name, namespace)
+                    .mac(plan::mac_of(ip))
+                    .mtu(u32::from(self.mtu))
+                    .no_arp()
+            };
+            self.inside
+                .add_veth(&end(self.namespace()), &end(inside.namespace()))
+                .await?;
+            self.inside.set_alias(&name, &note).await?;
+        }
+        // The image may forward, or check sources strictly: with several addresses answers come by another link.
+        let filter = format!("net.ipv4.conf.{name}.rp_filter");
+        inside.namespace().set_sysctl(&filter, "2")?;
+        inside.add_address(&name, address).await?;
+        inside.set_up(&name, true).await?;
+        self.inside.set_up(&name, true).await?;
+        inside.wait_until_carrying(&name, CARRYING).await?;
+        self.inside.wait_until_carrying(&name, CARRYING).await?;
+        let index = inside.require_link(&name).await?.index;
+        let metric = METRIC.saturating_add(index);
+        let router = Route::new(Ipv4Net::from(ROUTER_ADDRESS))
+            .link(&name)
+            .source(ip)
+            .metric(metric);
+        let overlay = Route::new(OVERLAY)
+            .via(ROUTER_ADDRESS)
+            .link(&name)
+            .source(ip)
+            .metric(metric)
+            .onlink();
+        inside.set_routes(&[router, overlay]).await?;
+        let mut routes = vec![plan::to_container(&name, ip)];
+        if matches!(addr, AttachAddr::Application(addr) if addr.net().is_none()) {
+            routes.push(plan::wide(routes[0].clone()));
+        }
+        self.inside.set_routes(&routes).await
+    }
+
+    /// Takes an address from a container.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(crate) async fn detach(&self, container: &ContainerName, addr: AttachAddr) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if state.attached.get(&addr) != Some(container) {
+            return Ok(());
+        }
+        let ip = inner(self.node, addr)?.addr();
+        self.inside.delete_link(&link_of(ip)).await?;
+        state.attached.remove(&addr);
+        self.settle(&mut state).await
+    }
+
+    /// What is attached. A link that went with its container's namespace is attached no longer.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(crate) async fn attached(&self) -> Result<Vec<(ContainerName, AttachAddr)>> {
+        let mut state = self.state.lock().await;
+        let links = adopt(&self.inside.links().await?);
+        if links != state.attached {
+            state.attached = links;
+            self.settle(&mut state).await?;
+        }
+        Ok(state
+            .attached
+            .iter()
+            .map(|(addr, container)| (container.clone(), *addr))
+            .collect())
+    }
+}
+
+fn shared(message: String) -> Error {
+    Error::new(ErrorKind::InvalidInput, message)
+        .with_hint("a container needs a network namespace of its own to be attached")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_says_whose_the_address_is() {
+        let container: ContainerName = "w1".parse().unwrap();
+        let block = PluginBlock::new(242).unwrap();
+        for addr in [
+            AttachAddr::Application("10.1.0.5/16".parse().unwrap()),
+            AttachAddr::Application("10.1.0.5/8".parse().unwrap()),
+            AttachAddr::Plugin(block),
+        ] {
+            assert_eq!(
+                read_note(&note(&container, addr)),
+                Some((container.clone(), addr))
+            );
+        }
+        for foreign in [
+            "",
+            "w1",
+            "w1 ",
+            "w1 plugin:7",
+            "W_ 10.1.0.5/16",
+            "w1 10.255.0.1/16",
+        ] {
+            assert_eq!(read_note(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_link_has_the_name_of_its_address() {
+        let name = link_of(Ipv4Addr::new(10, 1, 0, 5));
+        assert_eq!(name, "ap0a010005");
+        assert!(is_ours(&name) && !is_ours("ap0") && !is_ours("apache-link"));
+    }
+}

@@ -1,0 +1,409 @@
+//! The router: a network namespace between the host, the tunnel and the containers, that isolates by routing alone.
+
+mod attach;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arpanet_core::overlay::AttachAddr;
+use arpanet_core::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Plane, Result};
+use arpanet_netlink::{Change, Ledger, Namespace, Netlink, Route, Rule};
+use tokio::sync::Mutex;
+
+/// The link on the host, with 10.255.A.B.
+pub(crate) const HOST_LINK: &str = "arpanet0";
+/// Its other end, in the router.
+const ROUTER_LINK: &str = "host0";
+/// The tunnel's device, in the router.
+pub(crate) const TUNNEL_LINK: &str = "wg0";
+/// How long the kernel may take to switch a new link on.
+const CARRYING: Duration = Duration::from_secs(5);
+
+/// What a router is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct RouterConfig {
+    /// Where its namespace is pinned.
+    pub(crate) pin: PathBuf,
+    /// Whether all users of the host may open the docker plane.
+    pub(crate) open_docker_plane: bool,
+}
+
+/// The router of this node, launched. Its state in the kernel outlives it; one that is opened again finds it.
+#[derive(Debug)]
+pub(crate) struct Router {
+    node: NodeAddr,
+    mtu: u16,
+    host: Netlink,
+    inside: Netlink,
+    ledger: Arc<Ledger>,
+    state: Mutex<State>,
+}
+
+/// What is wished for, and what of it the kernel has.
+#[derive(Debug, Default)]
+struct State {
+    exposed: BTreeSet<Plane>,
+    attached: BTreeMap<AttachAddr, ContainerName>,
+    /// The /8 addresses of the whole cluster.
+    allowed: BTreeSet<Ipv4Addr>,
+    holds: BTreeMap<NodeAddr, Vec<AppAddr>>,
+    /// Addresses that an earlier process sent into the tunnel, and that nobody has asked for since.
+    stale: BTreeSet<Ipv4Addr>,
+    rules: Vec<Rule>,
+    wide_routes: Vec<Route>,
+    /// Networks that the host refuses to forward to.
+    refused: BTreeSet<AppNet>,
+}
+
+impl State {
+    fn application(&self) -> impl Iterator<Item = &AppAddr> {
+        self.attached.keys().filter_map(|addr| match addr {
+            AttachAddr::Application(addr) => Some(addr),
+            _ => None,
+        })
+    }
+
+    /// /8 addresses, also those attached here that the cluster has not told of yet.
+    fn wide(&self) -> BTreeSet<Ipv4Addr> {
+        let own = self.application().filter(|addr| addr.net().is_none());
+        own.map(|addr| addr.ip())
+            .chain(self.allowed.iter().copied())
+            .collect()
+    }
+
+    fn wide_routes(&self, node: NodeAddr) -> Vec<Route> {
+        let own: BTreeSet<Ipv4Addr> = self.application().map(|addr| addr.ip()).collect();
+        let theirs: BTreeSet<Ipv4Addr> = self
+            .holds
+            .values()
+            .flatten()
+            .map(|addr| addr.ip())
+            .collect();
+        self.wide()
+            .into_iter()
+            .filter_map(|ip| {
+                if own.contains(&ip) {
+                    Some(plan::to_container(&attach::link_of(ip), ip))
+                } else {
+                    theirs.contains(&ip).then(|| plan::by_tunnel(node, ip))
+                }
+            })
+            .map(plan::wide)
+            .collect()
+    }
+
+    fn networks(&self) -> BTreeSet<AppNet> {
+        plan::networks(self.application().chain(self.holds.values().flatten()))
+    }
+}
+
+impl Router {
+    /// Makes the router and the host's way to it, or mends what an earlier process made.
+    ///
+    /// # Errors
+    /// Those of the kernel and of the ledger; what this call made is undone then.
+    pub(crate) async fn launch(
+        config: &RouterConfig,
+        host: Netlink,
+        ledger: Arc<Ledger>,
+        node: NodeAddr,
+        mtu: u16,
+    ) -> Result<Self> {
+        let mark = ledger.mark().await;
+        match Self::assemble(config, host, Arc::clone(&ledger), node, mtu).await {
+            Ok(router) => Ok(router),
+            Err(error) => {
+                if let Err(failure) = ledger.roll_back(mark).await {
+                    tracing::error!(error = %failure, "the host could not be restored");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(
+        config: &RouterConfig,
+        host: Netlink,
+        ledger: Arc<Ledger>,
+        node: NodeAddr,
+        mtu: u16,
+    ) -> Result<Self> {
+        let inside = plumb(config, &host, &ledger, node, mtu).await?;
+        let state = Self::adopt(&inside, &ledger).await?;
+        let router = Self {
+            node,
+            mtu,
+            host,
+            inside,
+            ledger,
+            state: Mutex::new(state),
+        };
+        router.settle(&mut *router.state.lock().await).await?;
+        Ok(router)
+    }
+
+    /// Makes again what somebody has unmade.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub(crate) async fn mend(&self, config: &RouterConfig) -> Result<()> {
+        let mut state = self.state.lock().await;
+        plumb(config, &self.host, &self.ledger, self.node, self.mtu).await?;
+        let now = Self::adopt(&self.inside, &self.ledger).await?;
+        state.rules = now.rules;
+        state.wide_routes = now.wide_routes;
+        let routes: Vec<Route> = state
+            .holds
+            .iter()
+            .flat_map(|(peer, holds)| plan::addresses_of_peer(*peer, holds))
+            .map(|ip| plan::by_tunnel(self.node, ip))
+            .collect();
+        self.inside.set_routes(&routes).await?;
+        self.settle(&mut state).await
+    }
+
+    /// What an earlier process left in the kernel.
+    async fn adopt(inside: &Netlink, ledger: &Ledger) -> Result<State> {
+        let routes = inside.routes().await?;
+        let wide_routes = routes
+            .iter()
+            .filter(|route| route.table == plan::TABLE_WIDE && route.link.is_some())
+            .cloned()
+            .collect();
+        let stale = routes
+            .iter()
+            .filter(|route| route.link.as_deref() == Some(TUNNEL_LINK))
+            .map(|route| route.destination.addr())
+            .collect();
+        let rules: Vec<Rule> = inside.rules().await?;
+        let rules: Vec<Rule> = rules.into_iter().filter(plan::is_changing).collect();
+        let allowed = rules
+            .iter()
+            .filter(|rule| rule.priority == plan::WIDE)
+            .filter_map(|rule| Some(rule.from?.addr()))
+            .collect();
+        let refused = ledger.standing().await;
+        Ok(State {
+            attached: attach::adopt(&inside.links().await?),
+            allowed,
+            stale,
+            rules,
+            wide_routes,
+            refused: refused.iter().filter_map(plan::refused).collect(),
+            ..State::default()
+        })
+    }
+
+    /// The namespace, in which the tunnel's device and the cluster's DNS server are.
+    pub(crate) const fn namespace(&self) -> &Namespace {
+        self.inside.namespace()
+    }
+
+    /// Lets in what the tunnel brings: who may send from which address is the tunnel's to check.
+    ///
+    /// # Errors
+    /// Where the tunnel's device is not there.
+    pub(crate) fn trust_tunnel(&self) -> Result<()> {
+        self.namespace()
+            .set_sysctl(&format!("net.ipv4.conf.{TUNNEL_LINK}.rp_filter"), "0")
+    }
+
+    /// Sends what is meant for a peer into the tunnel, and nothing more. Returns the addresses. One that is attached here
+    /// too is in dispute, and goes to the container here until the cluster detaches it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(crate) async fn set_peer(
+        &self,
+        peer: NodeAddr,
+        holds: &[AppAddr],
+    ) -> Result<BTreeSet<Ipv4Addr>> {
+        let mut state = self.state.lock().await;
+        let wanted = plan::addresses_of_peer(peer, holds);
+        let before = state
+            .holds
+            .insert(peer, holds.to_vec())
+            .map(|holds| plan::addresses_of_peer(peer, &holds))
+            .unwrap_or_default();
+        let new: Vec<Route> = wanted
+            .difference(&before)
+            .map(|ip| plan::by_tunnel(self.node, *ip))
+            .collect();
+        self.inside.set_routes(&new).await?;
+        state.stale.retain(|ip| !wanted.contains(ip));
+        self.drop_unheld(&state, before.difference(&wanted)).await?;
+        self.settle(&mut state).await?;
+        Ok(wanted)
+    }
+
+    /// Sends nothing to a peer any more.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(crate) async fn remove_peer(&self, peer: NodeAddr) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let Some(holds) = state.holds.remove(&peer) else {
+            return Ok(());
+        };
+        let addresses = plan::addresses_of_peer(peer, &holds);
+        self.drop_unheld(&state, addresses.iter()).await?;
+        self.settle(&mut state).await
+    }
+
+    /// Removes the routes to those of one peer's addresses that no other holds.
+    async fn drop_unheld(
+        &self,
+        state: &State,
+        addresses: impl Iterator<Item = &Ipv4Addr>,
+    ) -> Result<()> {
+        let held: BTreeSet<Ipv4Addr> = state
+            .holds
+            .values()
+            .flatten()
+            .map(|addr| addr.ip())
+            .collect();
+        let gone: Vec<Route> = addresses
+            .filter(|ip| !held.contains(ip))
+            .map(|ip| plan::by_tunnel(self.node, *ip))
+            .collect();
+        self.inside.delete_routes(&gone).await
+    }
+
+    /// Removes the routes of an earlier process that nobody has asked for since. Without a route a packet is answered;
+    /// with one it waits for a peer that does not come.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(crate) async fn drop_stale(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let stale = std::mem::take(&mut state.stale);
+        let gone: Vec<Route> = stale
+            .into_iter()
+            .map(|ip| plan::by_tunnel(self.node, ip))
+            .collect();
+        self.inside.delete_routes(&gone).await
+    }
+
+    /// Answers at this node's address in a plane, or refuses.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for planes that are not the router's.
+    pub(crate) async fn expose(&self, plane: Plane, exposed: bool) -> Result<()> {
+        match plane {
+            Plane::Docker | Plane::Discovery => {}
+            Plane::Overlay if exposed => return Ok(()),
+            Plane::Overlay => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "a node's own overlay address can't be hidden",
+                )
+                .with_hint("stop takes a node off the overlay"));
+            }
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "a plugin's address is its container's: attach it",
+                ));
+            }
+        }
+        let mut state = self.state.lock().await;
+        if exposed {
+            state.exposed.insert(plane);
+        } else {
+            state.exposed.remove(&plane);
+        }
+        self.settle(&mut state).await
+    }
+
+    /// The /8 addresses of the whole cluster.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub(crate) async fn allow_wide(&self, addrs: &[AppAddr]) -> Result<()> {
+        let mut state = self.state.lock().await;
+        state.allowed = addrs.iter().map(|addr| addr.ip()).collect();
+        self.settle(&mut state).await
+    }
+
+    /// Brings the kernel to what is wished for. What is new comes before what is old goes.
+    async fn settle(&self, state: &mut State) -> Result<()> {
+        let routes = state.wide_routes(self.node);
+        let (old_routes, new_routes) = plan::difference(&state.wide_routes, &routes);
+        self.inside.set_routes(&new_routes).await?;
+        let within = plan::networks(state.application());
+        let rules = plan::changing_rules(self.node, &state.exposed, &state.wide(), &within);
+        let (old_rules, new_rules) = plan::difference(&state.rules, &rules);
+        for rule in &new_rules {
+            self.inside.add_rule(rule).await?;
+        }
+        for rule in &old_rules {
+            self.inside.delete_rule(rule).await?;
+        }
+        state.rules = rules;
+        self.inside.delete_routes(&old_routes).await?;
+        state.wide_routes = routes;
+        let networks = state.networks();
+        let new: Vec<Change> = networks
+            .difference(&state.refused)
+            .map(|net| plan::host_refuses(*net))
+            .collect();
+        self.ledger.apply_all(new).await?;
+        for net in state.refused.difference(&networks) {
+            self.ledger.undo(&plan::host_refuses(*net)).await?;
+        }
+        state.refused = networks;
+        Ok(())
+    }
+}
+
+/// The parts that are always there: the namespace, the link between it and the host, and the rules of both.
+async fn plumb(
+    config: &RouterConfig,
+    host: &Netlink,
+    ledger: &Ledger,
+    node: NodeAddr,
+    mtu: u16,
+) -> Result<Netlink> {
+    let pin = Change::PinNamespace {
+        path: config.pin.clone(),
+    };
+    let links = plan::host_links(config, node, mtu);
+    let uid_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let routes = plan::host_routes(config, node, plan::last_user(&uid_map));
+    // What an earlier start of another node, or with another MTU, has left.
+    for standing in ledger.standing().await.into_iter().rev() {
+        let wanted = standing == pin
+            || links.contains(&standing)
+            || routes.contains(&standing)
+            || plan::refused(&standing).is_some();
+        if !wanted {
+            ledger.undo(&standing).await?;
+        }
+    }
+    ledger.apply(pin).await?;
+    let namespace = Namespace::open(&config.pin)?;
+    namespace.set_sysctls(plan::SETTINGS)?;
+    let inside = namespace.handle()?;
+    inside.set_up("lo", true).await?;
+    for address in plan::router_addresses(node) {
+        inside.add_address("lo", address).await?;
+    }
+    ledger.apply_all(links).await?;
+    host.set_up(HOST_LINK, true).await?;
+    inside.set_up(ROUTER_LINK, true).await?;
+    host.wait_until_carrying(HOST_LINK, CARRYING).await?;
+    inside.wait_until_carrying(ROUTER_LINK, CARRYING).await?;
+    inside.set_routes(&plan::wide_refusals()).await?;
+    inside.set_route(&plan::to_host(node)).await?;
+    for rule in plan::router_rules() {
+        inside.add_rule(&rule).await?;
+    }
+    inside.delete_rule(&plan::replaced_rule()).await?;
+    ledger.apply_all(routes).await?;
+    Ok(inside)
+}

@@ -1,6 +1,10 @@
 //! `arpanet2`: one cluster of separate docker hosts.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![expect(
+    dead_code,
+    reason = "parts of the runtime and the demo, which come next"
+)]
 
 mod agent;
 mod args;

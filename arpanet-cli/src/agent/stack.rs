@@ -51,8 +51,13 @@ impl Stack {
         let listen = std::net::SocketAddr::from(([0, 0, 0, 0], me.port));
         let admission = JoinConfig::default().listen(listen).udp_port(me.port);
         let admission = Arc::new(JoinAdmission::new(admission, identity).with_verifier(verifier));
-        let mut dns = DnsConfig::default()
-            .upstreams(context.config.upstreams.clone().unwrap_or_else(host::upstreams));
+        let mut dns = DnsConfig::default().upstreams(
+            context
+                .config
+                .upstreams
+                .clone()
+                .unwrap_or_else(host::upstreams),
+        );
         if let Some(domain) = &context.config.domain {
             dns = dns.domain(domain);
         }

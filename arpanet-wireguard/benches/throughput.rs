@@ -165,18 +165,13 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// What both cores have done for anybody since they started: the kernel's part of the work is nobody's.
+/// What this process has kept the cores busy with, the kernel's part of it included.
 fn processor_time() -> Duration {
-    let stat = fs::read_to_string("/proc/stat").unwrap();
-    let mut fields = stat
-        .lines()
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .skip(1)
-        .map(|field| field.parse::<u64>().unwrap());
-    let all: u64 = fields.by_ref().take(3).sum();
-    // Idle and waiting for disks are between.
-    let rest: u64 = fields.skip(2).take(2).sum();
-    Duration::from_millis((all + rest) * 10)
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+    let times = [usage.user_time(), usage.system_time()];
+    let micros: i64 = times
+        .iter()
+        .map(nix::sys::time::TimeValLike::num_microseconds)
+        .sum();
+    Duration::from_micros(micros.unsigned_abs())
 }

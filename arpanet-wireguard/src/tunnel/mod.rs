@@ -67,8 +67,6 @@ pub struct PeerStatus {
     pub rx_bytes: u64,
     /// Bytes sent to it.
     pub tx_bytes: u64,
-    /// The round trip of the last handshake that this node began, in whole milliseconds.
-    pub round_trip: Option<Duration>,
 }
 
 impl PeerStatus {
@@ -81,7 +79,6 @@ impl PeerStatus {
             last_handshake: None,
             rx_bytes: 0,
             tx_bytes: 0,
-            round_trip: None,
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use gotatun::noise::Tunn;
 
@@ -35,14 +34,13 @@ impl Peer {
 
     pub(super) fn status(&self) -> PeerStatus {
         let session = self.lock();
-        let (last_handshake, tx_bytes, rx_bytes, _, round_trip) = session.tunn.stats();
+        let (last_handshake, tx_bytes, rx_bytes, _, _) = session.tunn.stats();
         PeerStatus {
             public_key: self.key,
             endpoint: session.endpoint,
             last_handshake,
             rx_bytes: rx_bytes as u64,
             tx_bytes: tx_bytes as u64,
-            round_trip: round_trip.map(|millis| Duration::from_millis(millis.into())),
         }
     }
 }

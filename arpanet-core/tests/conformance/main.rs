@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod broken_discovery;
+mod broken_overlay;
 mod discovery;
+mod overlay;

@@ -249,6 +249,13 @@ impl Roster {
         }
     }
 
+    /// Says where a node is on the underlay, as this node has seen it. Does nothing for an address that nobody holds.
+    pub fn locate(&mut self, node: NodeAddr, endpoint: SocketAddr) {
+        if let Some(entry) = self.entries.get_mut(&node) {
+            entry.endpoint = Some(endpoint);
+        }
+    }
+
     /// Marks the holder of an address as forgotten and returns the entry to spread; `None` when nobody holds it.
     pub fn forget(&mut self, node: NodeAddr) -> Option<&RosterEntry> {
         let entry = self

@@ -155,13 +155,16 @@ impl Admission for JoinAdmission {
             seed,
         };
         let given = client::join(&self.config, &asking).await?;
+        // What the seed may not know itself: by this address it has just been reached.
+        let mut roster = given.roster;
+        roster.locate(seed.node, seed.endpoint);
         *lock(&self.verifier) = me.role.admits().then_some(given.verifier);
         Ok(Membership::new(
             me.clone(),
             self.identity.public(),
             given.cluster,
             given.key,
-            given.roster,
+            roster,
         ))
     }
 

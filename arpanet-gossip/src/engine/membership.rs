@@ -180,9 +180,8 @@ impl Engine {
         self.note_endpoint(id);
         self.tell_member(node);
         self.tell_suspension(node);
-        // What it said while it was away.
-        if before.is_some_and(|life| life.state == MemberState::Down)
-            && self.joining_until.is_none()
+        // What it said while it was away, or before this node could hear it.
+        if before.is_none_or(|life| life.state == MemberState::Down) && self.joining_until.is_none()
         {
             self.start_session(Some(node), Purpose::Owner(node), now);
         }

@@ -1,1 +1,23 @@
-//! A Runtime for arpanet2 without docker: a container is a process in a network namespace of its own.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
+mod contact;
+mod engine;
+mod entry;
+mod error;
+mod exec;
+mod folder;
+mod identity;
+mod log;
+mod logs;
+mod mounts;
+mod resolver;
+mod runtime;
+pub mod shim;
+mod status;
+mod turns;
+mod wire;
+
+pub use config::{ProcessConfig, ShimCommand};
+pub use runtime::ProcessRuntime;

@@ -1,0 +1,64 @@
+//! What a runtime needs to know.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The command line that makes the embedding program a shim: it has to end in [`shim::main`](crate::shim::main) with all
+/// arguments that follow these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShimCommand {
+    path: PathBuf,
+    args: Vec<OsString>,
+}
+
+impl ShimCommand {
+    /// A program, by its absolute path.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            args: Vec::new(),
+        }
+    }
+
+    /// With this argument, before those of the runtime.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The arguments before those of the runtime.
+    #[must_use]
+    pub fn args(&self) -> &[OsString] {
+        &self.args
+    }
+}
+
+/// The configuration of a [`ProcessRuntime`](crate::ProcessRuntime).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessConfig {
+    /// Where containers are kept, each in a folder of its name. Made with mode 0700 where it is missing; to be on a disk
+    /// that outlives a restart of the machine, and used by one runtime at a time.
+    pub state_dir: PathBuf,
+    /// How a shim is started.
+    pub shim: ShimCommand,
+}
+
+impl ProcessConfig {
+    /// Containers kept in this directory, looked after by this shim.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>, shim: ShimCommand) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            shim,
+        }
+    }
+}

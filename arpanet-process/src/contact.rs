@@ -1,0 +1,153 @@
+//! Reaching a container's shim.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use arpanet_core::{ErrorKind, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::config::ShimCommand;
+use crate::error::{own, system};
+use crate::folder::Folder;
+use crate::wire::{Answer, Frame, Refusal, Request, receive, send};
+
+/// How long a shim may take to begin. It makes namespaces, which takes milliseconds; a busy machine takes longer.
+const BEGINNING: Duration = Duration::from_secs(30);
+
+/// How long a shim may take to end when told to, before it is killed.
+pub(crate) const ENDING: Duration = Duration::from_secs(5);
+
+/// Between two looks at something that can't be awaited.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Starts a shim for a container, and waits until the container's namespaces are there.
+pub(crate) async fn begin(shim: &ShimCommand, folder: &Folder, id: &str) -> Result<()> {
+    let failed = |error| {
+        let path = shim.path().display();
+        system(format!("the shim {path} can't be started"), error)
+    };
+    let mut child = tokio::process::Command::new(shim.path())
+        .args(shim.args())
+        .arg("serve")
+        .arg(folder.path())
+        .arg(id)
+        .args(shim.args())
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(folder.complaints()?)
+        .spawn()
+        .map_err(failed)?;
+    let stdout = child.stdout.take();
+    // Reaps it, whenever that is.
+    tokio::spawn(async move { child.wait().await });
+    let mut told = Vec::new();
+    if let Some(mut stdout) = stdout {
+        timeout(BEGINNING, stdout.read_to_end(&mut told))
+            .await
+            .map_err(|_| own(ErrorKind::Timeout, "the shim does not begin"))?
+            .map_err(failed)?;
+    }
+    let outcome: std::result::Result<(), Refusal> =
+        serde_json::from_slice(&told).map_err(|_| {
+            let path = folder.path().join("shim.log");
+            let why = std::fs::read_to_string(path).unwrap_or_default();
+            let why = why.lines().last().unwrap_or("it says nothing");
+            let message = format!("the shim {} ended at once: {why}", shim.path().display());
+            own(ErrorKind::Internal, message)
+        })?;
+    Ok(outcome?)
+}
+
+/// One request on a connection of its own; `None` where there is no shim, or none any more.
+pub(crate) async fn ask(folder: &Folder, request: &Request) -> Result<Option<Answer>> {
+    let Some((answer, _)) = open::<Answer>(folder, request).await? else {
+        return Ok(None);
+    };
+    Ok(Some(answer))
+}
+
+/// Asks, and reads the first message of what comes.
+pub(crate) async fn open<T: DeserializeOwned>(
+    folder: &Folder,
+    request: &Request,
+) -> Result<Option<(T, UnixStream)>> {
+    let Some(mut stream) = folder.connect()? else {
+        return Ok(None);
+    };
+    if put(&mut stream, request).await.is_err() {
+        return Ok(None);
+    }
+    match receive(&mut stream).await {
+        Ok(Some(frame)) => {
+            let message = frame
+                .parse()
+                .map_err(|error| system("the shim's answer can't be read", error))?;
+            Ok(Some((message, stream)))
+        }
+        // It ended before it could answer.
+        Ok(None) | Err(_) => Ok(None),
+    }
+}
+
+/// Sends a request whose answers are all alike.
+pub(crate) async fn subscribe(folder: &Folder, request: &Request) -> Result<Option<OwnedReadHalf>> {
+    let Some(mut stream) = folder.connect()? else {
+        return Ok(None);
+    };
+    if put(&mut stream, request).await.is_err() {
+        return Ok(None);
+    }
+    let (from, to) = stream.into_split();
+    // The shim takes the end of this direction for the end of the reader.
+    to.forget();
+    Ok(Some(from))
+}
+
+async fn put(stream: &mut UnixStream, message: &impl Serialize) -> std::io::Result<()> {
+    send(stream, &Frame::message(message)?).await
+}
+
+/// Tells the shim to end all, and waits until nobody looks after the container any more.
+pub(crate) async fn end(folder: &Folder) -> Result<()> {
+    match timeout(ENDING, ask(folder, &Request::Kill)).await {
+        Ok(_) => until_gone(folder, ENDING).await,
+        // It does not listen.
+        Err(_) => until_gone(folder, Duration::ZERO).await,
+    }
+}
+
+/// Waits until no shim looks after the container; one that does not go within the patience is ended by force.
+pub(crate) async fn until_gone(folder: &Folder, patience: Duration) -> Result<()> {
+    let due = Instant::now() + patience;
+    let last = due + ENDING;
+    loop {
+        match folder.shim() {
+            Ok(None) => return Ok(()),
+            Ok(Some(shim)) if Instant::now() >= due => shim.kill(),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        if Instant::now() >= last {
+            let message = format!("the shim of {} does not end", folder.path().display());
+            return Err(own(ErrorKind::Timeout, message));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Waits until a process is gone that ends by itself, and ends by force one that does not.
+pub(crate) async fn until_dead(process: &crate::identity::Identity) {
+    let due = Instant::now() + ENDING;
+    while process.is_alive() {
+        if Instant::now() >= due {
+            process.kill();
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}

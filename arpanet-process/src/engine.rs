@@ -1,0 +1,399 @@
+//! What the runtime does, behind the trait: each change runs to its end, whoever stops waiting for it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use arpanet_core::runtime::{Container, ContainerSpec, ContainerState, RestartPolicy};
+use arpanet_core::{ContainerName, Error, ErrorKind, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::time::{Instant, sleep};
+
+use crate::config::ProcessConfig;
+use crate::contact;
+use crate::entry::{Entry, Hub};
+use crate::error::{at_file, own, system};
+use crate::folder::{Folder, Record};
+use crate::status::KILLED;
+use crate::turns::Turns;
+use crate::wire::{Cause, Refusal, Request, receive};
+
+/// How long a stop waits where the spec does not say.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a start waits for a shim that is just ending.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// Between two attempts that nothing tells the time for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Folders that are no container: being made, or being removed.
+const BEING_MADE: &str = ".new-";
+const BEING_REMOVED: &str = ".gone-";
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    config: ProcessConfig,
+    containers: Mutex<BTreeMap<ContainerName, Arc<Entry>>>,
+    turns: Turns,
+    hub: Hub,
+    _lock: Flock<File>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for entry in self.containers().values() {
+            entry.unfollow();
+        }
+        self.hub.close();
+    }
+}
+
+impl Engine {
+    /// Takes the folder, and all that is in it.
+    pub(crate) async fn open(config: ProcessConfig) -> Result<Arc<Self>> {
+        Folder::make(&config.state_dir)?;
+        let config = ProcessConfig {
+            state_dir: fs::canonicalize(&config.state_dir)
+                .map_err(|error| at_file("can't be found", &config.state_dir, error))?,
+            ..config
+        };
+        let lock = lock(&config.state_dir)?;
+        let hub = Hub::new();
+        let containers = read_all(&config.state_dir, &hub)?;
+        let engine = Arc::new(Self {
+            config,
+            containers: Mutex::new(containers),
+            turns: Turns::default(),
+            hub,
+            _lock: lock,
+        });
+        for entry in engine.entries() {
+            engine.adopt(&entry).await;
+        }
+        Ok(engine)
+    }
+
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<ContainerName, Arc<Entry>>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
+        self.containers().values().cloned().collect()
+    }
+
+    pub(crate) fn entry(&self, name: &ContainerName) -> Result<Arc<Entry>> {
+        self.containers()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| own(ErrorKind::NotFound, format!("there is no container {name}")))
+    }
+
+    pub(crate) const fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Finds out what became of a container that an earlier agent made, and follows it.
+    async fn adopt(self: &Arc<Self>, entry: &Arc<Entry>) {
+        if entry.status().exited().is_none() {
+            match contact::open(&entry.folder, &Request::Follow).await {
+                Ok(Some((status, _))) => entry.apply(status),
+                Ok(None) => settle(entry, &Arc::downgrade(self)).await,
+                Err(error) => {
+                    tracing::warn!(container = %entry.name, %error, "a container's shim does not answer");
+                }
+            }
+        }
+        entry.tell();
+        self.follow(entry);
+    }
+
+    /// Hears what the container's shim tells, if it has one.
+    fn follow(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let task = tokio::spawn(follow(Arc::clone(entry), Arc::downgrade(self)));
+        entry.followed_by(task.abort_handle());
+    }
+
+    pub(crate) async fn create(self: Arc<Self>, spec: ContainerSpec) -> Result<Container> {
+        let name = check(&spec)?;
+        let _turn = self.turns.take(&name).await;
+        let held = self.containers().get(&name).cloned();
+        if let Some(held) = held {
+            if held.record.spec != spec {
+                let message = format!("there is a container {name} with another spec");
+                return Err(own(ErrorKind::Conflict, message));
+            }
+            if held.status().state == ContainerState::Created {
+                // Made before the machine was restarted, perhaps: its namespaces have to be made again.
+                self.ready(&held).await?;
+            }
+            return Ok(held.container());
+        }
+        let entry = self.make(name.clone(), spec)?;
+        self.containers().insert(name.clone(), Arc::clone(&entry));
+        if let Err(error) = self.ready(&entry).await {
+            if let Err(error) = self.clear_away(&entry).await {
+                tracing::warn!(container = %name, %error, "what was made of a container stays behind");
+            }
+            return Err(error);
+        }
+        Ok(entry.container())
+    }
+
+    /// The folder, whole or not at all.
+    fn make(&self, name: ContainerName, spec: ContainerSpec) -> Result<Arc<Entry>> {
+        let id = unused_id()?;
+        let making = self.config.state_dir.join(format!("{BEING_MADE}{id}"));
+        let place = self.config.state_dir.join(name.as_str());
+        let record = Record::new(id, SystemTime::now(), spec);
+        let made = Folder::make(&making)
+            .and_then(|()| Folder::at(making.clone()).fill(&record))
+            .and_then(|()| {
+                fs::rename(&making, &place).map_err(|error| at_file("can't be made", &place, error))
+            });
+        if let Err(error) = made {
+            let _ = fs::remove_dir_all(&making);
+            return Err(error);
+        }
+        Entry::read(name, Folder::at(place), self.hub.clone())
+    }
+
+    /// Sees to it that the container has a shim, and with it namespaces.
+    async fn ready(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<()> {
+        if let Some((status, _)) = contact::open(&entry.folder, &Request::Follow).await? {
+            entry.apply(status);
+            return Ok(());
+        }
+        contact::begin(&self.config.shim, &entry.folder, &entry.record.id).await?;
+        entry.apply(entry.folder.status()?);
+        self.follow(entry);
+        Ok(())
+    }
+
+    pub(crate) async fn start(self: Arc<Self>, name: ContainerName) -> Result<()> {
+        let _turn = self.turns.take(&name).await;
+        let entry = self.entry(&name)?;
+        let due = Instant::now() + HANDOVER;
+        loop {
+            if let Some(answer) = contact::ask(&entry.folder, &Request::Start).await? {
+                entry.apply(answer.status);
+                match answer.refusal {
+                    None => return Ok(()),
+                    // A shim at its very end; the next one begins behind it.
+                    Some(Refusal {
+                        cause: Cause::Unavailable,
+                        ..
+                    }) if Instant::now() < due => sleep(LOOK).await,
+                    Some(refusal) => return Err(refusal.into()),
+                }
+                continue;
+            }
+            if Instant::now() >= due {
+                let message = format!("the shim of {name} does not answer");
+                return Err(own(ErrorKind::Unavailable, message));
+            }
+            self.ready(&entry).await?;
+        }
+    }
+
+    pub(crate) async fn stop(self: Arc<Self>, name: ContainerName) -> Result<i32> {
+        let entry = self.entry(&name)?;
+        let grace = entry.record.spec.stop_grace.unwrap_or(STOP_GRACE);
+        let known = entry.status();
+        match known.state {
+            ContainerState::Exited { code } => return Ok(code),
+            ContainerState::Created => return Ok(0),
+            _ => {}
+        }
+        match contact::ask(&entry.folder, &Request::Stop { grace }).await? {
+            Some(answer) => entry.apply(answer.status),
+            None => settle(&entry, &Weak::new()).await,
+        }
+        // Removed meanwhile, if it has no code.
+        Ok(entry.status().exited().unwrap_or(KILLED))
+    }
+
+    pub(crate) async fn remove(self: Arc<Self>, name: ContainerName) -> Result<()> {
+        let _turn = self.turns.take(&name).await;
+        let Ok(entry) = self.entry(&name) else {
+            return Ok(());
+        };
+        self.clear_away(&entry).await
+    }
+
+    async fn clear_away(&self, entry: &Arc<Entry>) -> Result<()> {
+        let name = &entry.name;
+        let init = entry.status().init;
+        contact::end(&entry.folder).await?;
+        if let Some(init) = init {
+            contact::until_dead(&init).await;
+        }
+        let place = entry.folder.path();
+        let going = self
+            .config
+            .state_dir
+            .join(format!("{BEING_REMOVED}{}", entry.record.id));
+        fs::rename(place, &going).map_err(|error| at_file("can't be removed", place, error))?;
+        self.containers().remove(name);
+        entry.remove();
+        fs::remove_dir_all(&going).map_err(|error| at_file("can't be removed", &going, error))
+    }
+}
+
+async fn follow(entry: Arc<Entry>, engine: Weak<Engine>) {
+    if let Ok(Some(mut from)) = contact::subscribe(&entry.folder, &Request::Follow).await {
+        while let Ok(Some(frame)) = receive(&mut from).await {
+            match frame.parse() {
+                Ok(status) => entry.apply(status),
+                Err(error) => {
+                    tracing::warn!(container = %entry.name, %error, "a shim says what can't be read");
+                }
+            }
+        }
+    }
+    if entry.status().exited().is_none() {
+        settle(&entry, &engine).await;
+    }
+}
+
+/// What is left of a container whose shim is gone: its last word, or none.
+async fn settle(entry: &Arc<Entry>, engine: &Weak<Engine>) {
+    let mut base = entry.status();
+    match entry.folder.status() {
+        Ok(written) if written.sequence > base.sequence => base = written,
+        Ok(_) => {}
+        // Being removed, most often.
+        Err(error) => tracing::debug!(container = %entry.name, %error, "no status is written"),
+    }
+    if base.exited().is_some() {
+        entry.apply(base);
+        return;
+    }
+    if let Err(error) = contact::until_gone(&entry.folder, contact::ENDING).await {
+        tracing::warn!(container = %entry.name, %error, "a shim does not answer");
+        return;
+    }
+    if let Some(init) = &base.init {
+        contact::until_dead(init).await;
+    }
+    let ran = base.state == ContainerState::Running;
+    let last = base.orphaned();
+    if ran {
+        tracing::warn!(container = %entry.name, "a container was killed together with its shim");
+    }
+    if let Err(error) = entry.folder.write_status(&last) {
+        tracing::warn!(container = %entry.name, %error, "a container's end is not written down");
+    }
+    entry.apply(last);
+    if ran
+        && entry.record.spec.restart == RestartPolicy::Always
+        && let Some(engine) = engine.upgrade()
+    {
+        let name = entry.name.clone();
+        tokio::spawn(async move {
+            if let Err(error) = engine.start(name.clone()).await {
+                tracing::warn!(container = %name, %error, "a container can't be started again");
+            }
+        });
+    }
+}
+
+fn lock(state_dir: &Path) -> Result<Flock<File>> {
+    let path = state_dir.join(".lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| at_file("can't be opened", &path, error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        if error == Errno::EAGAIN {
+            let message = format!("{} is in use by another agent", state_dir.display());
+            return own(ErrorKind::Conflict, message);
+        }
+        at_file("can't be locked", &path, error)
+    })
+}
+
+/// All containers of a folder. One that can't be read is an error: it may run.
+fn read_all(state_dir: &Path, hub: &Hub) -> Result<BTreeMap<ContainerName, Arc<Entry>>> {
+    let failed = |error| at_file("can't be read", state_dir, error);
+    let mut containers = BTreeMap::new();
+    for file in fs::read_dir(state_dir).map_err(failed)? {
+        let path: PathBuf = file.map_err(failed)?.path();
+        let Some(file_name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if file_name.starts_with(BEING_MADE) || file_name.starts_with(BEING_REMOVED) {
+            fs::remove_dir_all(&path).map_err(|error| at_file("can't be removed", &path, error))?;
+            continue;
+        }
+        let Ok(name) = file_name.parse::<ContainerName>() else {
+            continue;
+        };
+        if !path.is_dir() || name.as_str() != file_name {
+            continue;
+        }
+        let read = Entry::read(name.clone(), Folder::at(path.clone()), hub.clone());
+        let entry = read.map_err(|error: Error| {
+            error.with_hint(format!(
+                "remove {} if the container is not needed any more",
+                path.display()
+            ))
+        })?;
+        containers.insert(name, entry);
+    }
+    Ok(containers)
+}
+
+/// The name of a spec that can be run here.
+fn check(spec: &ContainerSpec) -> Result<ContainerName> {
+    let refused = |message: String| own(ErrorKind::InvalidInput, message);
+    let Some(name) = &spec.name else {
+        return Err(refused("a container needs a name".to_owned()));
+    };
+    if let Some(image) = &spec.image {
+        let message = format!("the process runtime has no images, so {image} can't be run");
+        return Err(refused(message).with_hint("give a command of this host instead"));
+    }
+    if spec.command.first().is_none_or(String::is_empty) {
+        return Err(refused(format!("the container {name} has no command")));
+    }
+    let environment = spec.env.0.iter().flat_map(|(name, value)| [name, value]);
+    let texts = spec.command.iter().chain(environment);
+    let mut texts = texts.chain(&spec.user).chain(&spec.workdir);
+    if texts.any(|text| text.contains('\0')) {
+        return Err(refused("a command can't hold a zero byte".to_owned()));
+    }
+    let wrong = |name: &&String| name.is_empty() || name.contains('=');
+    if let Some(variable) = spec.env.0.keys().find(wrong) {
+        return Err(refused(format!(
+            "{variable:?} can't be the name of a variable"
+        )));
+    }
+    if spec
+        .dns_search
+        .iter()
+        .any(|domain| domain.contains(char::is_whitespace))
+    {
+        return Err(refused("a search domain can't hold a space".to_owned()));
+    }
+    Ok(name.clone())
+}
+
+fn unused_id() -> Result<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map_err(|error| system("no unused id can be made", error))?;
+    Ok(id
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(16)
+        .collect())
+}

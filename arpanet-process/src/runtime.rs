@@ -1,0 +1,108 @@
+//! The trait, on the engine.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use arpanet_core::runtime::{
+    Container, ContainerSpec, Exec, ExecSpec, LogOptions, Output, Runtime, RuntimeCapabilities,
+};
+use arpanet_core::watch::Watch;
+use arpanet_core::{ContainerName, ErrorKind, Result};
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::config::ProcessConfig;
+use crate::engine::Engine;
+use crate::error::{BACKEND, own};
+use crate::{exec, logs};
+
+/// [`Runtime`] that runs commands of the host, each in namespaces of its own. See the crate's documentation.
+///
+/// Clones are the same runtime. Dropping the last one leaves the containers running; the next runtime on the same folder
+/// finds them.
+#[derive(Debug, Clone)]
+pub struct ProcessRuntime {
+    engine: Arc<Engine>,
+}
+
+impl ProcessRuntime {
+    /// Takes the state folder, and looks after the containers in it: those that run are adopted, those that ended
+    /// meanwhile have their exit code, and those that were killed with the machine or with their shim have 137. Of these
+    /// the ones that are to run always are started again.
+    ///
+    /// Needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] while another runtime, of any process, has the folder;
+    /// [`ErrorKind::Corrupt`] and [`ErrorKind::Incompatible`], with its path, for a file that can't be read.
+    pub async fn open(config: ProcessConfig) -> Result<Self> {
+        let engine = Engine::open(config)
+            .await
+            .map_err(|error| error.operation("open the process runtime"))?;
+        Ok(Self { engine })
+    }
+}
+
+/// Runs a change to its end, also when the caller does not wait for it.
+async fn whole<T: Send + 'static>(
+    operation: &'static str,
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|error| Err(own(ErrorKind::Internal, error.to_string())))
+        .map_err(|error| error.operation(operation).backend(BACKEND))
+}
+
+#[async_trait]
+impl Runtime for ProcessRuntime {
+    fn name(&self) -> &'static str {
+        BACKEND
+    }
+
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities::all().without_images()
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<Container> {
+        whole("create", Arc::clone(&self.engine).create(spec.clone())).await
+    }
+
+    async fn start(&self, name: &ContainerName) -> Result<()> {
+        whole("start", Arc::clone(&self.engine).start(name.clone())).await
+    }
+
+    async fn stop(&self, name: &ContainerName) -> Result<i32> {
+        whole("stop", Arc::clone(&self.engine).stop(name.clone())).await
+    }
+
+    async fn remove(&self, name: &ContainerName) -> Result<()> {
+        whole("remove", Arc::clone(&self.engine).remove(name.clone())).await
+    }
+
+    async fn inspect(&self, name: &ContainerName) -> Result<Container> {
+        Ok(self.engine.entry(name)?.container())
+    }
+
+    async fn list(&self) -> Result<Vec<Container>> {
+        let entries = self.engine.entries();
+        Ok(entries.iter().map(|entry| entry.container()).collect())
+    }
+
+    async fn watch(&self) -> Result<Watch<ContainerName, Container>> {
+        Ok(self.engine.hub().watch())
+    }
+
+    async fn logs(
+        &self,
+        name: &ContainerName,
+        options: LogOptions,
+    ) -> Result<mpsc::Receiver<Output>> {
+        Ok(logs::read(self.engine.entry(name)?, options))
+    }
+
+    async fn exec(&self, name: &ContainerName, spec: &ExecSpec) -> Result<Exec> {
+        let entry = self.engine.entry(name)?;
+        whole("exec", exec::exec(entry, spec.clone())).await
+    }
+}

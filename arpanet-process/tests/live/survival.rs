@@ -1,0 +1,364 @@
+//! Agents and shims that are killed, damaged files, a full disk, restarts.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use arpanet_core::ErrorKind;
+use arpanet_core::runtime::{ContainerState, LogOptions, RestartPolicy, Runtime};
+use arpanet_core::watch::Change;
+use arpanet_process::ProcessRuntime;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::timeout;
+
+use crate::agent::AGENT;
+use crate::scene::{
+    BOUND, Scene, exit_code, first_process, inspect, name, path_of, run, scene, shell, shims, until,
+};
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    (
+        "containers_outlive_a_killed_agent",
+        containers_outlive_a_killed_agent,
+    ),
+    (
+        "a_killed_shim_takes_its_container_along",
+        a_killed_shim_takes_its_container_along,
+    ),
+    (
+        "a_stopped_shim_does_not_stop_a_removal",
+        a_stopped_shim_does_not_stop_a_removal,
+    ),
+    (
+        "reopening_finds_all_as_it_was",
+        reopening_finds_all_as_it_was,
+    ),
+    ("a_reused_number_is_not_ours", a_reused_number_is_not_ours),
+    (
+        "a_damaged_file_is_refused_by_path",
+        a_damaged_file_is_refused_by_path,
+    ),
+    ("a_full_disk", a_full_disk),
+    ("restarts_keep_the_namespace", restarts_keep_the_namespace),
+    ("a_watch_tells_each_change", a_watch_tells_each_change),
+    (
+        "a_dropped_call_leaves_a_whole",
+        a_dropped_call_leaves_a_whole,
+    ),
+];
+
+struct Agent(Child);
+
+impl Agent {
+    /// Starts an agent, and waits until its containers run.
+    fn start(scene: &Scene) -> Self {
+        let mut agent = Self(
+            Command::new(std::env::current_exe().unwrap())
+                .arg(AGENT)
+                .arg(scene.folder())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut line = String::new();
+        let stdout = agent.0.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert_eq!(line, "running\n");
+        agent
+    }
+}
+
+impl Drop for Agent {
+    /// SIGKILL, and reaped.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn containers_outlive_a_killed_agent() {
+    scene(async |scene| {
+        drop(Agent::start(&scene));
+        // Ends while there is no agent.
+        fs::write(scene.file("go"), "").unwrap();
+        until("one has ended", async || {
+            fs::read_to_string(scene.folder().join("brief/status.json"))
+                .unwrap()
+                .contains("exited")
+        })
+        .await;
+        let runtime = scene.open().await;
+        let brief = inspect(&runtime, "brief").await;
+        assert_eq!(brief.state, ContainerState::Exited { code: 7 });
+        let lasting = inspect(&runtime, "lasting").await;
+        assert_eq!(lasting.state, ContainerState::Running);
+        assert!(path_of(&lasting).exists());
+        // And is looked after as before.
+        assert_eq!(runtime.stop(&name("lasting")).await.unwrap(), 143);
+        assert_eq!(runtime.list().await.unwrap().len(), 2);
+    });
+}
+
+fn a_killed_shim_takes_its_container_along() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let made = run(&runtime, &shell("w1", "sleep 1000")).await;
+        let mut always = shell("always", "sleep 1000");
+        let init = first_process(&made);
+        let shim = shims(&scene.folder())[0];
+        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+        assert_eq!(exit_code(&runtime, "w1").await, 137);
+        // Dead at once; who reaps it is the machine's own first process.
+        until("its first process is gone", async || {
+            !fs::exists(format!("/proc/{init}")).unwrap()
+        })
+        .await;
+        assert_eq!(inspect(&runtime, "w1").await.namespace, None);
+        runtime.start(&name("w1")).await.unwrap();
+        assert_eq!(inspect(&runtime, "w1").await.state, ContainerState::Running);
+        runtime.remove(&name("w1")).await.unwrap();
+
+        always.restart = RestartPolicy::Always;
+        let made = run(&runtime, &always).await;
+        let shim = shims(&scene.folder())[0];
+        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+        until("it runs again", async || {
+            let again = inspect(&runtime, "always").await;
+            again.state == ContainerState::Running && again.namespace != made.namespace
+        })
+        .await;
+    });
+}
+
+fn a_stopped_shim_does_not_stop_a_removal() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let made = run(&runtime, &shell("w1", "sleep 1000")).await;
+        let shim = shims(&scene.folder())[0];
+        kill(Pid::from_raw(shim), Signal::SIGSTOP).unwrap();
+        runtime.remove(&name("w1")).await.unwrap();
+        assert!(!path_of(&made).exists());
+        assert_eq!(runtime.list().await.unwrap(), []);
+    });
+}
+
+fn reopening_finds_all_as_it_was() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        runtime.create(&shell("idle", "exit 4")).await.unwrap();
+        run(&runtime, &shell("busy", "sleep 1000")).await;
+        run(&runtime, &shell("done", "exit 3")).await;
+        assert_eq!(exit_code(&runtime, "done").await, 3);
+        let before = runtime.list().await.unwrap();
+        drop(runtime);
+        let runtime = scene.open().await;
+        assert_eq!(runtime.list().await.unwrap(), before);
+        runtime.start(&name("idle")).await.unwrap();
+        assert_eq!(exit_code(&runtime, "idle").await, 4);
+        kill(
+            Pid::from_raw(first_process(&inspect(&runtime, "busy").await)),
+            Signal::SIGKILL,
+        )
+        .unwrap();
+        assert_eq!(exit_code(&runtime, "busy").await, 137);
+    });
+}
+
+fn a_reused_number_is_not_ours() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        run(&runtime, &shell("w1", "sleep 1000")).await;
+        let shim = shims(&scene.folder())[0];
+        drop(runtime);
+        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+        until("the shim is gone", async || {
+            !fs::exists(format!("/proc/{shim}")).unwrap()
+        })
+        .await;
+        // As if its number, and its first process's, were those of somebody else by now.
+        let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+        for file in ["status.json", "shim.lock"] {
+            let path = scene.folder().join("w1").join(file);
+            let mut json: serde_json::Value =
+                serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            let identity = if file == "shim.lock" {
+                &mut json
+            } else {
+                &mut json["init"]
+            };
+            identity["pid"] = other.id().into();
+            fs::write(&path, json.to_string()).unwrap();
+        }
+        let runtime = scene.open().await;
+        let state = inspect(&runtime, "w1").await.state;
+        assert_eq!(state, ContainerState::Exited { code: 137 });
+        runtime.remove(&name("w1")).await.unwrap();
+        let untouched = other.try_wait().unwrap().is_none();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(untouched);
+    });
+}
+
+fn a_damaged_file_is_refused_by_path() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        runtime.create(&shell("w1", "sleep 1000")).await.unwrap();
+        drop(runtime);
+        let path = scene.folder().join("w1/spec.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        let error = ProcessRuntime::open(scene.config()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("w1/spec.json"), "{error}");
+        // Nothing was taken away, and the way out is to mend it.
+        fs::write(&path, text).unwrap();
+        let runtime = scene.open().await;
+        assert_eq!(runtime.list().await.unwrap().len(), 1);
+    });
+}
+
+fn a_full_disk() {
+    // In a mount namespace of this thread's own, and of all that it starts.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let nothing = None::<&str>;
+    let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(nothing, "/", nothing, flags, nothing).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let small = Some("size=1m,mode=700");
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), place.path(), Some("tmpfs"), none, small).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        timeout(3 * BOUND, full_disk(&place))
+            .await
+            .expect("the test hangs")
+    });
+}
+
+async fn full_disk(place: &tempfile::TempDir) {
+    let folder = place.path().join("containers");
+    let runtime = ProcessRuntime::open(crate::scene::config(&folder))
+        .await
+        .unwrap();
+    let run_on = "trap 'echo finally; exit 9' TERM; while :; do echo line; sleep 0.01; done";
+    run(&runtime, &shell("w1", run_on)).await;
+    let ballast = place.path().join("ballast");
+    until("the disk is full", async || {
+        let mut file = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&ballast)
+            .unwrap();
+        std::io::Write::write_all(&mut file, &[0; 4096]).is_err()
+    })
+    .await;
+    let error = runtime
+        .create(&shell("w2", "sleep 1000"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert_eq!(runtime.list().await.unwrap().len(), 1);
+    assert_eq!(inspect(&runtime, "w1").await.state, ContainerState::Running);
+    // Its end is known although it can't be written down, and is written when there is room.
+    let status = folder.join("w1/status.json");
+    assert_eq!(runtime.stop(&name("w1")).await.unwrap(), 9);
+    assert_eq!(
+        inspect(&runtime, "w1").await.state,
+        ContainerState::Exited { code: 9 }
+    );
+    fs::remove_file(&ballast).unwrap();
+    until("its end is written", async || {
+        fs::read_to_string(&status).unwrap().contains("exited")
+    })
+    .await;
+    assert_eq!(
+        runtime.create(&shell("w2", "true")).await.unwrap().state,
+        ContainerState::Created
+    );
+    runtime.remove(&name("w1")).await.unwrap();
+    runtime.remove(&name("w2")).await.unwrap();
+}
+
+fn restarts_keep_the_namespace() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let count = scene.file("count");
+        let mut spec = shell("w1", &format!("echo x >> {}; exit 1", count.display()));
+        spec.restart = RestartPolicy::OnFailure;
+        let first = run(&runtime, &spec).await;
+        until("it was started three times", async || {
+            fs::read_to_string(&count).is_ok_and(|text| text.lines().count() >= 3)
+        })
+        .await;
+        assert_eq!(inspect(&runtime, "w1").await, first);
+        assert_eq!(runtime.stop(&name("w1")).await.unwrap(), 1);
+        let lines = fs::read_to_string(&count).unwrap();
+        assert_eq!(
+            inspect(&runtime, "w1").await.state,
+            ContainerState::Exited { code: 1 }
+        );
+        assert_eq!(fs::read_to_string(&count).unwrap(), lines);
+
+        let mut spec = shell("w2", "exit 0");
+        spec.restart = RestartPolicy::OnFailure;
+        run(&runtime, &spec).await;
+        assert_eq!(exit_code(&runtime, "w2").await, 0);
+    });
+}
+
+fn a_watch_tells_each_change() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let mut watch = runtime.watch().await.unwrap();
+        let mut next = async || timeout(BOUND, watch.next()).await.unwrap().unwrap();
+        assert_eq!(next().await, Change::Snapshot(Default::default()));
+        let made = runtime.create(&shell("w1", "sleep 1000")).await.unwrap();
+        assert_eq!(next().await, Change::Upsert(name("w1"), made));
+        runtime.start(&name("w1")).await.unwrap();
+        let Change::Upsert(_, running) = next().await else {
+            panic!("no change");
+        };
+        assert_eq!(running.state, ContainerState::Running);
+        // By itself, as far as this runtime knows.
+        kill(Pid::from_raw(first_process(&running)), Signal::SIGKILL).unwrap();
+        let Change::Upsert(_, ended) = next().await else {
+            panic!("no change");
+        };
+        assert_eq!(ended.state, ContainerState::Exited { code: 137 });
+        runtime.remove(&name("w1")).await.unwrap();
+        assert_eq!(next().await, Change::Removed(name("w1")));
+        drop(runtime);
+        assert_eq!(timeout(BOUND, watch.next()).await.unwrap(), None);
+    });
+}
+
+fn a_dropped_call_leaves_a_whole() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        for delay in [0, 1, 5, 10, 20] {
+            let spec = shell("w1", "sleep 1000");
+            let delay = std::time::Duration::from_millis(delay);
+            // Dropped wherever it is by then.
+            let _ = timeout(delay, runtime.create(&spec)).await;
+            let made = runtime.create(&spec).await.unwrap();
+            assert!(path_of(&made).exists());
+            let _ = timeout(delay, runtime.start(&made.name)).await;
+            runtime.start(&made.name).await.unwrap();
+            let logs = runtime
+                .logs(&made.name, LogOptions::all().follow())
+                .await
+                .unwrap();
+            let _ = timeout(delay, runtime.remove(&made.name)).await;
+            runtime.remove(&made.name).await.unwrap();
+            drop(logs);
+            assert_eq!(runtime.list().await.unwrap(), []);
+        }
+        assert_eq!(shims(&scene.folder()), [0; 0]);
+    });
+}

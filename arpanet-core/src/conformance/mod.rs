@@ -1,7 +1,7 @@
 //! Suites that say whether a backend keeps the contract of its trait: for everyone who writes one.
 //!
 //! Behind the feature `conformance`, which belongs into `[dev-dependencies]`. A backend's author implements the rig of
-//! the layer, [`DiscoveryRig`] or [`OverlayRig`]: a few nodes that the suite may start, kill, restart and, where the rig is able to, cut off.
+//! the layer, [`DiscoveryRig`], [`OverlayRig`] or [`RuntimeRig`]: a few nodes that the suite may start, kill, restart and, where the rig is able to, cut off.
 //! Each check stands for one sentence of the trait's documentation and runs on a rig of its own; what neither the backend
 //! (by its capabilities) nor the rig can do is skipped, and the [`Report`] lists it.
 //!
@@ -53,7 +53,9 @@ mod check;
 mod discovery;
 mod overlay;
 mod report;
+mod runtime;
 
 pub use self::discovery::{DiscoveryRig, discovery};
 pub use self::overlay::{OverlayRig, Ping, PingFrom, overlay};
 pub use self::report::{CheckReport, Outcome, Report};
+pub use self::runtime::{Program, RuntimeRig, runtime};

@@ -185,6 +185,9 @@ impl Engine {
             simulated.container.namespace = Some(router.make_namespace(host));
         }
         simulated.container.state = ContainerState::Running;
+        if simulated.program == Program::IgnoreTerm {
+            simulated.write(OutputStream::Stdout, "ready\n", now);
+        }
         if let Program::Print(out, err, code) = simulated.program.clone() {
             simulated.write(OutputStream::Stdout, &out, now);
             simulated.write(OutputStream::Stderr, &err, now);

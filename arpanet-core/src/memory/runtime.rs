@@ -26,7 +26,7 @@ const BACKLOG: usize = 64;
 /// [`Runtime`] of one host of a [`World`](super::World). Containers outlive the agent, not the power.
 ///
 /// Nothing is executed. A few commands are simulated: `exit CODE`, `print TEXT`, `print-both OUT ERR`, `lines COUNT`,
-/// `env NAME`, `ignore-term`, and in exec `cat`; one whose path begins with `/nonexistent` can't be started. Every other
+/// `env NAME`, `ignore-term` (prints `ready`), and in exec `cat`; one whose path begins with `/nonexistent` can't be started. Every other
 /// command, and every image, runs until it is stopped.
 #[derive(Debug, Clone)]
 pub struct MemoryRuntime {

@@ -3,5 +3,7 @@
 
 mod broken_discovery;
 mod broken_overlay;
+mod broken_runtime;
 mod discovery;
 mod overlay;
+mod runtime;

@@ -14,6 +14,7 @@ use tun_rs::SyncDevice;
 use super::engine::{Engine, Table, count};
 use super::outbound::MAX_PACKET;
 use super::peer::Peer;
+use super::segments::MAX_SEGMENTS;
 use super::side::SIDE_CHANNEL_MAGIC;
 use super::socket::Received;
 use super::writer::Writer;
@@ -35,8 +36,9 @@ pub(super) fn run(
         engine,
         device,
         side,
-        pool: PacketBufPool::new(4),
-        writer: Writer::new(),
+        pool: PacketBufPool::new(MAX_SEGMENTS),
+        opened: Vec::with_capacity(MAX_SEGMENTS),
+        writer: Writer::default(),
     };
     while !engine.is_stopped() {
         match received.fill(&engine.socket) {
@@ -58,6 +60,8 @@ struct Inbound<'a> {
     device: &'a SyncDevice,
     side: mpsc::Sender<(Bytes, SocketAddr)>,
     pool: PacketBufPool<MAX_SEALED>,
+    /// Kept for its memory.
+    opened: Vec<Packet>,
     writer: Writer,
 }
 
@@ -86,15 +90,13 @@ impl Inbound<'_> {
         Ok(())
     }
 
-    /// Opens packets of one session, under one lock.
+    /// Opens packets of one session under one lock, and hands them over without it.
     fn data<'b>(
         &mut self,
         peer: &Arc<Peer>,
         datagrams: impl Iterator<Item = &'b [u8]>,
         from: SocketAddr,
     ) -> io::Result<()> {
-        // In this order everywhere: the table, then a peer.
-        let table = self.engine.table();
         let mut session = peer.lock();
         for datagram in datagrams {
             let Some(WgKind::Data(sealed)) = self.packet(datagram).and_then(parse) else {
@@ -109,15 +111,22 @@ impl Inbound<'_> {
                 continue;
             };
             session.endpoint = Some(from);
-            if packet.is_empty() {
-                continue;
-            }
-            match inner(&packet).filter(|(source, _)| may_send(&table, peer, *source)) {
-                Some((_, packet)) => self.writer.push(packet, self.device)?,
-                None => count(&self.engine.counters.spoofed),
+            if !packet.is_empty() {
+                self.opened.push(packet);
             }
         }
         self.engine.send_waiting(peer, &mut session);
+        drop(session);
+        let table = self.engine.table();
+        for mut packet in self.opened.drain(..) {
+            match inner(&packet).filter(|(source, _)| may_send(&table, peer, *source)) {
+                Some((_, length)) => {
+                    packet.truncate(length);
+                    self.writer.push(packet, self.device)?;
+                }
+                None => count(&self.engine.counters.spoofed),
+            }
+        }
         Ok(())
     }
 
@@ -186,15 +195,16 @@ fn session_index(datagram: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(datagram.get(4..8)?.try_into().ok()?))
 }
 
-/// An IPv4 packet's source, and the packet without the padding behind it.
-fn inner(packet: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
+/// An IPv4 packet's source, and its length without the padding behind it.
+fn inner(packet: &[u8]) -> Option<(Ipv4Addr, usize)> {
     if packet.len() < 20 || packet[0] >> 4 != 4 {
         return None;
     }
     let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
     let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
-    let packet = packet.get(..length).filter(|packet| packet.len() >= 20)?;
-    Some((source, packet))
+    (20..=packet.len())
+        .contains(&length)
+        .then_some((source, length))
 }
 
 fn may_send(table: &Table, peer: &Arc<Peer>, source: Ipv4Addr) -> bool {

@@ -8,6 +8,7 @@ mod outbound;
 mod peer;
 mod recording;
 mod routes;
+mod segments;
 mod side;
 mod socket;
 mod user;

@@ -1,52 +1,44 @@
 //! Packets on their way into the TUN device, joined where the kernel takes them as one.
 
-use std::io;
+use std::io::{self, IoSlice};
 
-use tun_rs::{GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
+use gotatun::packet::Packet;
+use nix::sys::uio::writev;
+use tun_rs::SyncDevice;
 
-/// Packets a batch.
-const SLOTS: usize = 64;
-/// Room for what is joined to a packet.
-const CAPACITY: usize = 2 * VIRTIO_NET_HDR_LEN + 65_535;
+use super::segments::Run;
 
-pub(super) struct Writer {
-    table: GROTable,
-    packets: Vec<Vec<u8>>,
-    used: usize,
-}
+/// Keeps one run of packets. Their checksums inside are not looked at: as in the kernel's own WireGuard, what the
+/// tunnel has authenticated has not changed on its way.
+#[derive(Default)]
+pub(super) struct Writer(Run<Packet>);
 
 impl Writer {
-    pub(super) fn new() -> Self {
-        Self {
-            table: GROTable::new(),
-            // Memory is only taken for what is written to.
-            packets: (0..SLOTS).map(|_| Vec::with_capacity(CAPACITY)).collect(),
-            used: 0,
-        }
-    }
-
-    /// Adds a packet, and writes all of them if they are many.
-    pub(super) fn push(&mut self, packet: &[u8], device: &SyncDevice) -> io::Result<()> {
-        let slot = &mut self.packets[self.used];
-        slot.clear();
-        slot.resize(VIRTIO_NET_HDR_LEN, 0);
-        slot.extend_from_slice(packet);
-        self.used += 1;
-        if self.used == SLOTS {
-            return self.flush(device);
+    /// Adds a packet, and writes those that it does not follow.
+    pub(super) fn push(&mut self, packet: Packet, device: &SyncDevice) -> io::Result<()> {
+        if let Some(packet) = self.0.push(packet) {
+            self.flush(device)?;
+            // To an empty run, anything can be added.
+            self.0.push(packet);
         }
         Ok(())
     }
 
     /// Writes what was added.
     pub(super) fn flush(&mut self, device: &SyncDevice) -> io::Result<()> {
-        let used = std::mem::take(&mut self.used);
-        match device.send_multiple(
-            &mut self.table,
-            &mut self.packets[..used],
-            VIRTIO_NET_HDR_LEN,
-        ) {
-            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(error),
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let written = {
+            let (header, parts) = self.0.parts();
+            let mut slices = Vec::with_capacity(64);
+            slices.push(IoSlice::new(header.as_bytes()));
+            slices.extend(parts.map(IoSlice::new));
+            writev(device, &slices)
+        };
+        self.0.clear();
+        match written {
+            Err(nix::errno::Errno::EBADFD) => Err(nix::errno::Errno::EBADFD.into()),
             Err(error) => {
                 // As on a full queue of a network card: the packet is lost and the transport above sends it again.
                 tracing::debug!(%error, "the device refused a packet");

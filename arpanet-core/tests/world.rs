@@ -1,7 +1,7 @@
 //! The simulated world, as a test sees it.
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arpanet_core::discovery::{Discovery, Instance, MemberState};
 use arpanet_core::memory::World;
@@ -19,10 +19,17 @@ fn instance(node: u16, number: u16) -> Instance {
     )
 }
 
+/// What this thread has had of a processor, where the system tells it: a busy machine makes no difference.
+fn cpu_time() -> Option<Duration> {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds = told.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hundred_nodes_with_twenty_services_each() {
     let world = World::with_nodes(100).await;
-    let started = Instant::now();
+    let started = cpu_time();
     let registrations = (1..=100).map(|node| {
         let discovery = world.discovery(NodeAddr::from_index(node).unwrap());
         async move {
@@ -34,13 +41,16 @@ async fn a_hundred_nodes_with_twenty_services_each() {
     });
     futures_util::future::join_all(registrations).await;
     world.settle().await;
-    let took = started.elapsed();
+    let took = started.zip(cpu_time()).map(|(from, to)| to - from);
     for node in ["0.1", "0.50", "0.100"] {
         for number in 1..=20 {
             assert_eq!(world.lookup(node, &format!("s{number}")).len(), 100);
         }
     }
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(
+        took.is_none_or(|took| took < Duration::from_secs(5)),
+        "{took:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -339,6 +339,17 @@ impl DiscoveryProcess {
             .collect()
     }
 
+    /// The others that count as alive.
+    pub(super) fn living(&self, now: Instant) -> impl Iterator<Item = (HostIndex, NodeAddr)> {
+        self.views
+            .iter()
+            .filter(|(owner, _)| **owner != self.me)
+            .filter_map(move |(owner, view)| match self.standing(view, now) {
+                Standing::Live(node) => Some((*owner, node)),
+                Standing::Hidden | Standing::Suspended(_) => None,
+            })
+    }
+
     fn out_of_own_reach(&self, view: &View, now: Instant) -> bool {
         view.unreached
             .is_some_and(|lost| now.saturating_duration_since(lost) >= self.detection.down)

@@ -121,21 +121,17 @@ impl MemoryDiscovery {
 fn unconfirmed(state: &State, host: HostIndex, version: u64) -> Result<BTreeSet<NodeAddr>> {
     let now = Instant::now();
     let process = state.discovery(host).ok_or_else(not_running)?;
-    let alive = process.all_members(now).into_values().filter(|member| {
-        member.state != MemberState::Down && member.node != process.membership.me.node
-    });
     let boot = process.own().boot;
-    Ok(alive
-        .map(|member| member.node)
-        .filter(|node| {
-            let heard = process
-                .roster
-                .holder(*node)
-                .and_then(|entry| state.by_identity(entry.identity))
-                .and_then(|other| state.discovery(other)?.views.get(&host))
+    Ok(process
+        .living(now)
+        .filter(|(other, _)| {
+            let heard = state
+                .discovery(*other)
+                .and_then(|other| other.views.get(&host))
                 .is_some_and(|view| (view.state.boot, view.state.version) >= (boot, version));
             !heard
         })
+        .map(|(_, node)| node)
         .collect())
 }
 

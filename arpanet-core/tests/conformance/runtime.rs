@@ -32,7 +32,7 @@ impl RuntimeRig for Rig {
     }
 
     fn command(&self, program: Program<'_>) -> Vec<String> {
-        let words = match program {
+        match program {
             Program::Wait => vec!["wait".to_owned()],
             Program::IgnoreTerm => vec!["ignore-term".to_owned()],
             Program::Exit(code) => vec!["exit".to_owned(), code.to_string()],
@@ -44,8 +44,7 @@ impl RuntimeRig for Rig {
             Program::Cat => vec!["cat".to_owned()],
             Program::Missing => vec!["/nonexistent/program".to_owned()],
             _ => unreachable!("no other programs are known"),
-        };
-        words
+        }
     }
 
     fn can_crash(&self) -> bool {

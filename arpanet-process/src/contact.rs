@@ -12,7 +12,7 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::ShimCommand;
-use crate::error::{own, system};
+use crate::error::{at_file, own, system};
 use crate::folder::Folder;
 use crate::wire::{Answer, Frame, Refusal, Request, receive, send};
 
@@ -20,17 +20,14 @@ use crate::wire::{Answer, Frame, Refusal, Request, receive, send};
 const BEGINNING: Duration = Duration::from_secs(30);
 
 /// How long a shim may take to end when told to, before it is killed.
-pub(crate) const ENDING: Duration = Duration::from_secs(5);
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Between two looks at something that can't be awaited.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Starts a shim for a container, and waits until the container's namespaces are there.
 pub(crate) async fn begin(shim: &ShimCommand, folder: &Folder, id: &str) -> Result<()> {
-    let failed = |error| {
-        let path = shim.path().display();
-        system(format!("the shim {path} can't be started"), error)
-    };
+    let failed = |error| at_file("can't be started as a shim", shim.path(), error);
     let mut child = tokio::process::Command::new(shim.path())
         .args(shim.args())
         .arg("serve")
@@ -65,15 +62,29 @@ pub(crate) async fn begin(shim: &ShimCommand, folder: &Folder, id: &str) -> Resu
 }
 
 /// One request on a connection of its own; `None` where there is no shim, or none any more.
-pub(crate) async fn ask(folder: &Folder, request: &Request) -> Result<Option<Answer>> {
-    let Some((answer, _)) = open::<Answer>(folder, request).await? else {
-        return Ok(None);
-    };
-    Ok(Some(answer))
+pub(crate) async fn ask(
+    folder: &Folder,
+    request: &Request,
+    limit: Duration,
+) -> Result<Option<Answer>> {
+    let opened = open::<Answer>(folder, request, limit).await?;
+    Ok(opened.map(|(answer, _)| answer))
 }
 
 /// Asks, and reads the first message of what comes.
 pub(crate) async fn open<T: DeserializeOwned>(
+    folder: &Folder,
+    request: &Request,
+    limit: Duration,
+) -> Result<Option<(T, UnixStream)>> {
+    timeout(limit, first(folder, request)).await.map_err(|_| {
+        let folder = folder.path().display();
+        let message = format!("the shim of {folder} does not answer within {limit:?}");
+        own(ErrorKind::Timeout, message)
+    })?
+}
+
+async fn first<T: DeserializeOwned>(
     folder: &Folder,
     request: &Request,
 ) -> Result<Option<(T, UnixStream)>> {
@@ -115,7 +126,7 @@ async fn put(stream: &mut UnixStream, message: &impl Serialize) -> std::io::Resu
 
 /// Tells the shim to end all, and waits until nobody looks after the container any more.
 pub(crate) async fn end(folder: &Folder) -> Result<()> {
-    match timeout(ENDING, ask(folder, &Request::Kill)).await {
+    match ask(folder, &Request::Kill, ENDING).await {
         Ok(_) => until_gone(folder, ENDING).await,
         // It does not listen.
         Err(_) => until_gone(folder, Duration::ZERO).await,
@@ -123,7 +134,7 @@ pub(crate) async fn end(folder: &Folder) -> Result<()> {
 }
 
 /// Waits until no shim looks after the container; one that does not go within the patience is ended by force.
-pub(crate) async fn until_gone(folder: &Folder, patience: Duration) -> Result<()> {
+async fn until_gone(folder: &Folder, patience: Duration) -> Result<()> {
     let due = Instant::now() + patience;
     let last = due + ENDING;
     loop {
@@ -138,6 +149,18 @@ pub(crate) async fn until_gone(folder: &Folder, patience: Duration) -> Result<()
         }
         sleep(LOOK).await;
     }
+}
+
+/// Whether no shim looks after the container. One that was just killed is given time to go.
+pub(crate) async fn is_gone(folder: &Folder) -> bool {
+    let due = Instant::now() + ENDING;
+    while Instant::now() < due {
+        if matches!(folder.shim(), Ok(None)) {
+            return true;
+        }
+        sleep(LOOK).await;
+    }
+    false
 }
 
 /// Waits until a process is gone that ends by itself, and ends by force one that does not.

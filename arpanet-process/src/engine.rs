@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arpanet_core::runtime::{Container, ContainerSpec, ContainerState, RestartPolicy};
+use arpanet_core::runtime::{Container, ContainerSpec, ContainerState};
 use arpanet_core::{ContainerName, Error, ErrorKind, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 
 use crate::config::ProcessConfig;
@@ -20,10 +21,13 @@ use crate::error::{at_file, own, system};
 use crate::folder::{Folder, Record};
 use crate::status::KILLED;
 use crate::turns::Turns;
-use crate::wire::{Cause, Refusal, Request, receive};
+use crate::wire::{Cause, Refusal, Request};
 
 /// How long a stop waits where the spec does not say.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a shim may take to answer what it can answer at once, or after its own work.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a start waits for a shim that is just ending.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -72,8 +76,14 @@ impl Engine {
             hub,
             _lock: lock,
         });
-        for entry in engine.entries() {
-            engine.adopt(&entry).await;
+        let adopting: Vec<_> = engine
+            .entries()
+            .into_iter()
+            .map(|entry| tokio::spawn(Arc::clone(&engine).adopt(entry)))
+            .collect();
+        for one in adopting {
+            // It does not panic; and one that is not adopted is followed all the same.
+            let _ = one.await;
         }
         Ok(engine)
     }
@@ -95,29 +105,13 @@ impl Engine {
             .ok_or_else(|| own(ErrorKind::NotFound, format!("there is no container {name}")))
     }
 
+    /// Keeps other changes of a container off.
+    pub(crate) async fn turn(&self, name: &ContainerName) -> OwnedMutexGuard<()> {
+        self.turns.take(name).await
+    }
+
     pub(crate) const fn hub(&self) -> &Hub {
         &self.hub
-    }
-
-    /// Finds out what became of a container that an earlier agent made, and follows it.
-    async fn adopt(self: &Arc<Self>, entry: &Arc<Entry>) {
-        if entry.status().exited().is_none() {
-            match contact::open(&entry.folder, &Request::Follow).await {
-                Ok(Some((status, _))) => entry.apply(status),
-                Ok(None) => settle(entry, &Arc::downgrade(self)).await,
-                Err(error) => {
-                    tracing::warn!(container = %entry.name, %error, "a container's shim does not answer");
-                }
-            }
-        }
-        entry.tell();
-        self.follow(entry);
-    }
-
-    /// Hears what the container's shim tells, if it has one.
-    fn follow(self: &Arc<Self>, entry: &Arc<Entry>) {
-        let task = tokio::spawn(follow(Arc::clone(entry), Arc::downgrade(self)));
-        entry.followed_by(task.abort_handle());
     }
 
     pub(crate) async fn create(self: Arc<Self>, spec: ContainerSpec) -> Result<Container> {
@@ -166,7 +160,7 @@ impl Engine {
 
     /// Sees to it that the container has a shim, and with it namespaces.
     async fn ready(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<()> {
-        if let Some((status, _)) = contact::open(&entry.folder, &Request::Follow).await? {
+        if let Some((status, _)) = contact::open(&entry.folder, &Request::Follow, PATIENCE).await? {
             entry.apply(status);
             return Ok(());
         }
@@ -181,42 +175,49 @@ impl Engine {
         let entry = self.entry(&name)?;
         let due = Instant::now() + HANDOVER;
         loop {
-            if let Some(answer) = contact::ask(&entry.folder, &Request::Start).await? {
-                entry.apply(answer.status);
-                match answer.refusal {
-                    None => return Ok(()),
-                    // A shim at its very end; the next one begins behind it.
-                    Some(Refusal {
-                        cause: Cause::Unavailable,
-                        ..
-                    }) if Instant::now() < due => sleep(LOOK).await,
-                    Some(refusal) => return Err(refusal.into()),
+            match contact::ask(&entry.folder, &Request::Start, PATIENCE).await? {
+                Some(answer) => {
+                    entry.apply(answer.status);
+                    match answer.refusal {
+                        None => return Ok(()),
+                        // A shim at its very end; the next one begins behind it.
+                        Some(Refusal {
+                            cause: Cause::Unavailable,
+                            ..
+                        }) if Instant::now() < due => sleep(LOOK).await,
+                        Some(refusal) => return Err(refusal.into()),
+                    }
                 }
-                continue;
+                None if Instant::now() >= due => {
+                    let message = format!("the shim of {name} does not answer");
+                    return Err(own(ErrorKind::Unavailable, message));
+                }
+                // What ran before has ended, and is told as ended before it runs again.
+                None if self.settle(&entry).await => self.ready(&entry).await?,
+                None => {}
             }
-            if Instant::now() >= due {
-                let message = format!("the shim of {name} does not answer");
-                return Err(own(ErrorKind::Unavailable, message));
-            }
-            self.ready(&entry).await?;
         }
     }
 
     pub(crate) async fn stop(self: Arc<Self>, name: ContainerName) -> Result<i32> {
         let entry = self.entry(&name)?;
         let grace = entry.record.spec.stop_grace.unwrap_or(STOP_GRACE);
-        let known = entry.status();
-        match known.state {
-            ContainerState::Exited { code } => return Ok(code),
-            ContainerState::Created => return Ok(0),
-            _ => {}
+        loop {
+            match entry.status().state {
+                ContainerState::Exited { code } => return Ok(code),
+                ContainerState::Created => return Ok(0),
+                _ if *entry.removal().borrow() => return Ok(KILLED),
+                _ => {}
+            }
+            let limit = grace.saturating_add(PATIENCE);
+            match contact::ask(&entry.folder, &Request::Stop { grace }, limit).await? {
+                Some(answer) => entry.apply(answer.status),
+                None => {
+                    let _turn = self.turns.take(&name).await;
+                    self.settle(&entry).await;
+                }
+            }
         }
-        match contact::ask(&entry.folder, &Request::Stop { grace }).await? {
-            Some(answer) => entry.apply(answer.status),
-            None => settle(&entry, &Weak::new()).await,
-        }
-        // Removed meanwhile, if it has no code.
-        Ok(entry.status().exited().unwrap_or(KILLED))
     }
 
     pub(crate) async fn remove(self: Arc<Self>, name: ContainerName) -> Result<()> {
@@ -243,64 +244,6 @@ impl Engine {
         self.containers().remove(name);
         entry.remove();
         fs::remove_dir_all(&going).map_err(|error| at_file("can't be removed", &going, error))
-    }
-}
-
-async fn follow(entry: Arc<Entry>, engine: Weak<Engine>) {
-    if let Ok(Some(mut from)) = contact::subscribe(&entry.folder, &Request::Follow).await {
-        while let Ok(Some(frame)) = receive(&mut from).await {
-            match frame.parse() {
-                Ok(status) => entry.apply(status),
-                Err(error) => {
-                    tracing::warn!(container = %entry.name, %error, "a shim says what can't be read");
-                }
-            }
-        }
-    }
-    if entry.status().exited().is_none() {
-        settle(&entry, &engine).await;
-    }
-}
-
-/// What is left of a container whose shim is gone: its last word, or none.
-async fn settle(entry: &Arc<Entry>, engine: &Weak<Engine>) {
-    let mut base = entry.status();
-    match entry.folder.status() {
-        Ok(written) if written.sequence > base.sequence => base = written,
-        Ok(_) => {}
-        // Being removed, most often.
-        Err(error) => tracing::debug!(container = %entry.name, %error, "no status is written"),
-    }
-    if base.exited().is_some() {
-        entry.apply(base);
-        return;
-    }
-    if let Err(error) = contact::until_gone(&entry.folder, contact::ENDING).await {
-        tracing::warn!(container = %entry.name, %error, "a shim does not answer");
-        return;
-    }
-    if let Some(init) = &base.init {
-        contact::until_dead(init).await;
-    }
-    let ran = base.state == ContainerState::Running;
-    let last = base.orphaned();
-    if ran {
-        tracing::warn!(container = %entry.name, "a container was killed together with its shim");
-    }
-    if let Err(error) = entry.folder.write_status(&last) {
-        tracing::warn!(container = %entry.name, %error, "a container's end is not written down");
-    }
-    entry.apply(last);
-    if ran
-        && entry.record.spec.restart == RestartPolicy::Always
-        && let Some(engine) = engine.upgrade()
-    {
-        let name = entry.name.clone();
-        tokio::spawn(async move {
-            if let Err(error) = engine.start(name.clone()).await {
-                tracing::warn!(container = %name, %error, "a container can't be started again");
-            }
-        });
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 
 use crate::contact;
+use crate::engine::PATIENCE;
 use crate::entry::Entry;
 use crate::error::own;
 use crate::wire::{Answer, Frame, Request, WINDOW, receive, send};
@@ -37,7 +38,7 @@ pub(crate) async fn exec(entry: Arc<Entry>, spec: ExecSpec) -> Result<Exec> {
     if entry.status().state != ContainerState::Running {
         return Err(idle());
     }
-    let opened = contact::open::<Answer>(&entry.folder, &Request::Exec(spec)).await?;
+    let opened = contact::open::<Answer>(&entry.folder, &Request::Exec(spec), PATIENCE).await?;
     let (answer, stream) = opened.ok_or_else(idle)?;
     if let Some(refusal) = answer.refusal {
         return Err(refusal.into());

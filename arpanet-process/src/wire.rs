@@ -79,7 +79,12 @@ impl From<Refusal> for arpanet_core::Error {
             Cause::Unavailable => ErrorKind::Unavailable,
             Cause::Internal => ErrorKind::Internal,
         };
-        crate::error::own(kind, refusal.message)
+        let error = crate::error::own(kind, refusal.message);
+        match refusal.cause {
+            Cause::PermissionDenied => error
+                .with_hint("the process runtime needs root, or CAP_SYS_ADMIN in a user namespace"),
+            _ => error,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, setgid, setgroups, setsid, setuid};
 use tokio::sync::oneshot;
@@ -132,6 +132,11 @@ pub(super) fn contained(
         .current_dir(workdir);
     let become_it = move || {
         setsid()?;
+        for signal in Signal::iterator() {
+            // What the agent ignores, as under nohup, its containers do not. SIGKILL and SIGSTOP can't be set.
+            // SAFETY: the default action runs no code of this process.
+            let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+        }
         if terminal {
             // SAFETY: the request takes a number, no pointer.
             Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;

@@ -87,13 +87,7 @@ impl Control {
 
 /// Makes the namespaces, and waits until all in them is made.
 pub(super) async fn launch(folder: &Folder, prefix: &[OsString]) -> Result<Init> {
-    let failed = |error: io::Error| {
-        let error = system("the container's namespaces can't be made", error);
-        if error.kind() == ErrorKind::PermissionDenied {
-            return error.with_hint("the process runtime needs root, or CAP_SYS_ADMIN");
-        }
-        error
-    };
+    let failed = |error: io::Error| system("the container's namespaces can't be made", error);
     let (near, far) = StdStream::pair().map_err(failed)?;
     let mut command = Command::new(OWN_PROGRAM);
     command
@@ -109,8 +103,7 @@ pub(super) async fn launch(folder: &Folder, prefix: &[OsString]) -> Result<Init>
         Ok(unshare(flags)?)
     };
     let spawned = child::spawn(command, unshare).map_err(failed)?;
-    let result = connect(near, spawned).map_err(failed);
-    let (mut init, pid) = result?;
+    let (mut init, pid) = connect(near, spawned).map_err(failed)?;
     match init.reports.recv().await {
         Some(Report::Ready) => {}
         Some(Report::Refused(refusal)) => return Err(Error::from(refusal)),

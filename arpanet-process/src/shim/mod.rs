@@ -29,7 +29,8 @@ use crate::folder::Folder;
 /// Runs a shim, or what a shim starts, until it is done. `arguments` are those that follow the embedding program's own
 /// [`ShimCommand`](crate::ShimCommand).
 ///
-/// To be called first thing in the process, before it has threads. Not for use by hand: without the arguments that
+/// To be called first thing in the process, before it has threads or open files: all but the three standard descriptors
+/// are closed, since a container must not hold on to what its agent was given. Not for use by hand: without the arguments that
 /// [`ProcessRuntime`](crate::ProcessRuntime) passes it says so on standard error and answers 2.
 #[must_use]
 pub fn main(arguments: Vec<OsString>) -> ExitCode {

@@ -1,15 +1,16 @@
 //! A shim's own process.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arpanet_core::runtime::ContainerState;
 use arpanet_core::{ErrorKind, Result};
 use nix::fcntl::Flock;
-use nix::unistd::{chdir, dup2_stdout, setsid};
+use nix::unistd::{chdir, close, dup2_stdout, setsid};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -27,6 +28,7 @@ use crate::wire::Refusal;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 pub(super) fn run(folder: &Folder, id: &str, prefix: Vec<OsString>) -> Result<()> {
+    close_strangers();
     // Fails for the leader of a group only, which has left its starter's group already.
     let _ = setsid();
     let outcome = begin(folder, id, prefix);
@@ -41,6 +43,20 @@ pub(super) fn run(folder: &Folder, id: &str, prefix: Vec<OsString>) -> Result<()
             announce(&Err(Refusal::from(&error)));
             Err(error)
         }
+    }
+}
+
+/// Descriptors that the agent was given and passed on, such as a service manager's sockets, would be held open by every
+/// container beyond the agent's end.
+fn close_strangers() {
+    let open = |file: io::Result<fs::DirEntry>| file.ok()?.file_name().to_str()?.parse().ok();
+    let Ok(files) = fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let numbers: Vec<RawFd> = files.filter_map(open).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // The one that listed them is closed already.
+        let _ = close(number);
     }
 }
 

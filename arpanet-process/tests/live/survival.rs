@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use arpanet_core::ErrorKind;
-use arpanet_core::runtime::{ContainerState, LogOptions, RestartPolicy, Runtime};
+use arpanet_core::runtime::{
+    ContainerState, ExecOutput, ExecSpec, LogOptions, RestartPolicy, Runtime,
+};
 use arpanet_core::watch::Change;
 use arpanet_process::ProcessRuntime;
 use nix::sched::{CloneFlags, unshare};
@@ -35,6 +37,14 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "reopening_finds_all_as_it_was",
         reopening_finds_all_as_it_was,
     ),
+    (
+        "what_is_to_run_always_runs_after_the_machine_was_off",
+        what_is_to_run_always_runs_after_the_machine_was_off,
+    ),
+    (
+        "a_start_right_after_a_killed_shim",
+        a_start_right_after_a_killed_shim,
+    ),
     ("a_reused_number_is_not_ours", a_reused_number_is_not_ours),
     (
         "a_damaged_file_is_refused_by_path",
@@ -55,7 +65,10 @@ impl Agent {
     /// Starts an agent, and waits until its containers run.
     fn start(scene: &Scene) -> Self {
         let mut agent = Self(
-            Command::new(std::env::current_exe().unwrap())
+            // With a descriptor that it passes on without knowing, and a signal that it ignores.
+            Command::new("sh")
+                .args(["-c", "trap '' USR1; exec \"$@\" 9</dev/null", "agent"])
+                .arg(std::env::current_exe().unwrap())
                 .arg(AGENT)
                 .arg(scene.folder())
                 .stdout(Stdio::piped())
@@ -95,6 +108,30 @@ fn containers_outlive_a_killed_agent() {
         let lasting = inspect(&runtime, "lasting").await;
         assert_eq!(lasting.state, ContainerState::Running);
         assert!(path_of(&lasting).exists());
+        let shim = shims(&scene.folder()).into_iter().find(|shim| {
+            let file = format!("/proc/{shim}/fd");
+            fs::exists(&file).unwrap()
+        });
+        for process in [first_process(&lasting), shim.unwrap()] {
+            let passed_on = fs::read_link(format!("/proc/{process}/fd/9")).ok();
+            assert_ne!(passed_on, Some("/dev/null".into()));
+        }
+        // And its command does not ignore what the agent ignores.
+        let exec = runtime
+            .exec(
+                &name("lasting"),
+                &ExecSpec::new(["grep", "SigIgn", "/proc/self/status"]),
+            )
+            .await
+            .unwrap();
+        let mut output = exec.output;
+        let Some(ExecOutput::Output(line)) = timeout(BOUND, output.recv()).await.unwrap() else {
+            panic!("no output");
+        };
+        let line = std::str::from_utf8(&line.bytes).unwrap();
+        let ignored = u64::from_str_radix(line.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+        assert_eq!(ignored & (1 << (Signal::SIGUSR1 as u64 - 1)), 0, "{line}");
+        drop(exec.input);
         // And is looked after as before.
         assert_eq!(runtime.stop(&name("lasting")).await.unwrap(), 143);
         assert_eq!(runtime.list().await.unwrap().len(), 2);
@@ -163,6 +200,62 @@ fn reopening_finds_all_as_it_was() {
         )
         .unwrap();
         assert_eq!(exit_code(&runtime, "busy").await, 137);
+    });
+}
+
+fn what_is_to_run_always_runs_after_the_machine_was_off() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let mut always = shell("always", "sleep 1000");
+        always.restart = RestartPolicy::Always;
+        run(&runtime, &always).await;
+        run(&runtime, &shell("once", "sleep 1000")).await;
+        let idle = runtime.create(&shell("idle", "sleep 1000")).await.unwrap();
+        let mut stopped = always.clone();
+        stopped.name = Some(name("stopped"));
+        run(&runtime, &stopped).await;
+        assert_eq!(runtime.stop(&name("stopped")).await.unwrap(), 143);
+        drop(runtime);
+        for shim in shims(&scene.folder()) {
+            // The one of the stopped container is gone already.
+            let _ = kill(Pid::from_raw(shim), Signal::SIGKILL);
+        }
+        let runtime = scene.open().await;
+        until("it runs again", async || {
+            inspect(&runtime, "always").await.state == ContainerState::Running
+        })
+        .await;
+        let state = async |container| inspect(&runtime, container).await.state;
+        assert_eq!(state("once").await, ContainerState::Exited { code: 137 });
+        assert_eq!(state("stopped").await, ContainerState::Exited { code: 143 });
+        assert_eq!(state("idle").await, ContainerState::Created);
+        // Its namespaces are made again by the call that made them first.
+        let again = runtime.create(&idle.spec).await.unwrap();
+        assert_eq!(again.id, idle.id);
+        assert!(path_of(&again).exists());
+    });
+}
+
+fn a_start_right_after_a_killed_shim() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let mut before = run(&runtime, &shell("w1", "sleep 1000")).await;
+        for _ in 0..5 {
+            kill(Pid::from_raw(shims(&scene.folder())[0]), Signal::SIGKILL).unwrap();
+            // Sees it running still, or ended.
+            runtime.start(&name("w1")).await.unwrap();
+            until("another runs", async || {
+                let now = inspect(&runtime, "w1").await;
+                if now.state != ContainerState::Running {
+                    runtime.start(&name("w1")).await.unwrap();
+                }
+                now.state == ContainerState::Running && now.namespace != before.namespace
+            })
+            .await;
+            before = inspect(&runtime, "w1").await;
+            assert!(path_of(&before).exists());
+        }
+        assert_eq!(runtime.stop(&name("w1")).await.unwrap(), 143);
     });
 }
 

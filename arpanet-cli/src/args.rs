@@ -141,6 +141,9 @@ pub(crate) enum Command {
     /// Keeps one lab host
     #[command(hide = true, disable_help_flag = true)]
     Holder(HiddenArgs),
+    /// Keeps one container
+    #[command(hide = true, disable_help_flag = true)]
+    Shim(HiddenArgs),
 }
 
 /// Handed on as they are.

@@ -39,6 +39,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     if let Command::Holder(hidden) = cli.command {
         return Ok(arpanet_lab::holder::main(hidden.args));
     }
+    if let Command::Shim(hidden) = cli.command {
+        return Ok(arpanet_process::shim::main(hidden.args));
+    }
     let context = Context::new(cli.global)?;
     match cli.command {
         Command::Boot(args) => commands::boot::run(&context, args),

@@ -166,7 +166,7 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
         _ => None,
     };
     let listener = listen(context)?;
-    let stack = Stack::build(context, &me, settings, verifier)?;
+    let stack = Stack::build(context, &me, settings, verifier).await?;
     let cluster = stack.cluster.clone();
     match plan {
         Plan::Boot(password) => cluster.boot(&password).await?,

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arpanet_core::{Cluster, Result};
+use arpanet_core::{Cluster, Error, ErrorKind, Result};
 use arpanet_dns::DnsConfig;
 use arpanet_gossip::{GossipConfig, GossipDiscovery};
 use arpanet_join::{JoinAdmission, JoinConfig, Verifier};
 use arpanet_netlink::{Ledger, Namespace};
+use arpanet_process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 
 use super::dns::Dns;
@@ -23,11 +24,12 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Puts the embedded stack together: WireGuard, gossip and DNS in this process. Nothing is started.
+    /// Puts the embedded stack together: WireGuard, gossip, DNS and processes as containers. Nothing is started, but the
+    /// containers of an earlier agent are found again.
     ///
     /// # Errors
     /// [`Corrupt`](arpanet_core::ErrorKind::Corrupt) for a state file that can't be read.
-    pub(super) fn build(
+    pub(super) async fn build(
         context: &Context,
         me: &Me,
         settings: Settings,
@@ -62,12 +64,18 @@ impl Stack {
             dns = dns.domain(domain);
         }
         let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
+        let shim = std::env::current_exe().map_err(|source| {
+            Error::new(ErrorKind::Internal, "this program can't be found again").with_source(source)
+        })?;
+        let shim = ShimCommand::new(shim).arg("shim");
+        let runtime = ProcessRuntime::open(ProcessConfig::new(paths.containers(), shim)).await?;
         let mut cluster = Cluster::builder()
             .node(me.node)
             .name(me.name.clone())
             .version(env!("CARGO_PKG_VERSION"))
             .overlay(overlay)
             .discovery(Arc::new(discovery))
+            .runtime(Arc::new(runtime))
             .store(Arc::new(StateFiles {
                 paths: paths.clone(),
                 settings,

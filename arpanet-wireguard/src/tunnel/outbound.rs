@@ -1,6 +1,6 @@
 //! From the TUN device to the network.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,15 +9,16 @@ use std::sync::atomic::Ordering;
 use gotatun::packet::{Packet, PacketBufPool};
 use tun_rs::{SyncDevice, VIRTIO_NET_HDR_LEN};
 
-use super::engine::{Engine, count};
+use super::engine::Engine;
 use super::peer::Peer;
 
 /// The largest packet, which bounds the device's MTU.
 pub(super) const MAX_PACKET: usize = 2048;
-/// Packets a batch.
-const SLOTS: usize = 192;
 /// The most packets that one segmented read can become.
 const SLOTS_A_READ: usize = 128;
+/// Packets that are enough to be sealed and sent: the caches still have them, and the other side has something to do.
+const ENOUGH: usize = 32;
+const SLOTS: usize = ENOUGH + SLOTS_A_READ;
 
 /// A buffer of the pool in the form that tun-rs wants.
 #[derive(Default)]
@@ -41,14 +42,13 @@ pub(super) fn run(engine: &Engine, device: &SyncDevice) -> io::Result<()> {
     let mut batch = Batch {
         slots: (0..SLOTS).map(|_| Slot(pool.get())).collect(),
         sizes: vec![0; SLOTS],
-        sealed: Vec::with_capacity(SLOTS * MAX_PACKET),
-        sealed_sizes: Vec::with_capacity(SLOTS),
+        sealed: Vec::with_capacity(SLOTS),
         pool,
     };
     let mut raw = vec![0; VIRTIO_NET_HDR_LEN + 65_535];
     while !engine.is_stopped() {
         let mut used = 0;
-        while SLOTS - used >= SLOTS_A_READ {
+        while used < ENOUGH {
             match device.recv_multiple(
                 &mut raw,
                 &mut batch.slots[used..],
@@ -77,8 +77,8 @@ struct Batch {
     pool: PacketBufPool<MAX_PACKET>,
     slots: Vec<Slot>,
     sizes: Vec<usize>,
-    sealed: Vec<u8>,
-    sealed_sizes: Vec<usize>,
+    /// Empty, kept for its memory.
+    sealed: Vec<Packet>,
 }
 
 impl Batch {
@@ -112,8 +112,6 @@ impl Batch {
 
     /// Seals and sends packets for one peer, under one lock.
     fn send_run(&mut self, engine: &Engine, peer: &Arc<Peer>, run: std::ops::Range<usize>) {
-        self.sealed.clear();
-        self.sealed_sizes.clear();
         let endpoint = {
             let mut session = peer.lock();
             for slot in run {
@@ -128,11 +126,7 @@ impl Batch {
                 packet[size..padded].fill(0);
                 packet.truncate(padded);
                 match session.tunn.encapsulate_with_session(packet) {
-                    Ok(sealed) => {
-                        let sealed = sealed.into_bytes();
-                        self.sealed.extend_from_slice(&sealed);
-                        self.sealed_sizes.push(sealed.len());
-                    }
+                    Ok(sealed) => self.sealed.push(sealed.into_bytes()),
                     Err(packet) => {
                         if let Some(message) = session.tunn.handle_outgoing_packet(packet, None) {
                             engine.emit(peer, &session, message);
@@ -144,19 +138,25 @@ impl Batch {
             }
             session.endpoint
         };
-        if self.sealed_sizes.is_empty() {
+        if self.sealed.is_empty() {
             return;
         }
-        match endpoint {
+        let refused = match endpoint {
             Some(to) => {
-                let refused = engine.socket.send_all(&self.sealed, &self.sealed_sizes, to);
-                engine
-                    .counters
-                    .not_sent
-                    .fetch_add(refused, Ordering::Relaxed);
+                let datagrams: Vec<_> = self
+                    .sealed
+                    .iter()
+                    .map(|sealed| IoSlice::new(sealed))
+                    .collect();
+                engine.socket.send_all(&datagrams, to)
             }
-            None => count(&engine.counters.not_sent),
-        }
+            None => self.sealed.len() as u64,
+        };
+        self.sealed.clear();
+        engine
+            .counters
+            .not_sent
+            .fetch_add(refused, Ordering::Relaxed);
     }
 }
 

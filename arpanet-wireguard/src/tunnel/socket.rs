@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,29 +49,26 @@ impl Socket {
     }
 
     pub(super) fn send(&self, datagram: &[u8], to: SocketAddr, flags: MsgFlags) -> io::Result<()> {
-        self.send_run(datagram, None, &to.into(), flags)
+        self.send_run(&[IoSlice::new(datagram)], None, &to.into(), flags)
             .map_err(Into::into)
     }
 
-    /// Sends datagrams that lie one behind the other, those of one size with one call. Returns how many were refused.
-    pub(super) fn send_all(&self, bytes: &[u8], sizes: &[usize], to: SocketAddr) -> u64 {
+    /// Sends datagrams, those of one size with one call. Returns how many were refused.
+    pub(super) fn send_all(&self, datagrams: &[IoSlice<'_>], to: SocketAddr) -> u64 {
         let to = SockaddrStorage::from(to);
-        let (mut refused, mut start, mut first) = (0, 0, 0);
-        while first < sizes.len() {
-            let count = run_length(&sizes[first..]);
-            let run = &sizes[first..first + count];
-            let length: usize = run.iter().sum();
-            refused += self.send_sized(&bytes[start..start + length], run, &to);
-            start += length;
-            first += count;
+        let (mut refused, mut rest) = (0, datagrams);
+        while !rest.is_empty() {
+            let (run, after) = rest.split_at(run_length(rest));
+            refused += self.send_sized(run, &to);
+            rest = after;
         }
         refused
     }
 
-    fn send_sized(&self, bytes: &[u8], run: &[usize], to: &SockaddrStorage) -> u64 {
+    fn send_sized(&self, run: &[IoSlice<'_>], to: &SockaddrStorage) -> u64 {
         if run.len() > 1 && self.segments.load(Ordering::Relaxed) {
-            let segment = u16::try_from(run[0]).ok();
-            match self.send_run(bytes, segment.as_ref(), to, MsgFlags::empty()) {
+            let segment = u16::try_from(run[0].len()).ok();
+            match self.send_run(run, segment.as_ref(), to, MsgFlags::empty()) {
                 Ok(()) => return 0,
                 Err(error @ (Errno::EIO | Errno::EMSGSIZE | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
                     tracing::info!(%error, "the underlay takes no runs of datagrams; sending one by one");
@@ -79,22 +77,15 @@ impl Socket {
                 Err(_) => return run.len() as u64,
             }
         }
-        let mut rest = bytes;
-        let mut refused = 0;
-        for size in run {
-            let (datagram, after) = rest.split_at(*size);
-            refused += u64::from(
-                self.send_run(datagram, None, to, MsgFlags::empty())
-                    .is_err(),
-            );
-            rest = after;
-        }
-        refused
+        run.chunks(1)
+            .map(|one| u64::from(self.send_run(one, None, to, MsgFlags::empty()).is_err()))
+            .sum()
     }
 
+    /// One datagram in parts, or many where each part is as long as told, but the last.
     fn send_run(
         &self,
-        bytes: &[u8],
+        parts: &[IoSlice<'_>],
         segment: Option<&u16>,
         to: &SockaddrStorage,
         flags: MsgFlags,
@@ -102,13 +93,7 @@ impl Socket {
         let control = segment.map(ControlMessage::UdpGsoSegments);
         let fd = self.udp.as_raw_fd();
         loop {
-            match sendmsg(
-                fd,
-                &[IoSlice::new(bytes)],
-                control.as_slice(),
-                flags,
-                Some(to),
-            ) {
+            match sendmsg(fd, parts, control.as_slice(), flags, Some(to)) {
                 Err(Errno::EINTR) => {}
                 result => return result.map(drop),
             }
@@ -123,15 +108,17 @@ impl AsFd for Socket {
 }
 
 /// How many of the first datagrams can go as one run: equal in size, of which the last may be shorter.
-fn run_length(sizes: &[usize]) -> usize {
+fn run_length<T: Deref<Target = [u8]>>(datagrams: &[T]) -> usize {
     let (mut total, mut count) = (0, 0);
-    for size in sizes.iter().take(MAX_SEGMENTS) {
-        if *size > sizes[0] || (count > 0 && total + size > MAX_RUN) {
+    let first = datagrams.first().map_or(0, |first| first.len());
+    for datagram in datagrams.iter().take(MAX_SEGMENTS) {
+        let size = datagram.len();
+        if size > first || (count > 0 && total + size > MAX_RUN) {
             break;
         }
         total += size;
         count += 1;
-        if *size < sizes[0] {
+        if size < first {
             break;
         }
     }
@@ -221,10 +208,15 @@ mod tests {
 
     #[test]
     fn runs_are_equal_with_a_shorter_end() {
-        assert_eq!(run_length(&[9, 9, 9, 5, 5]), 4);
-        assert_eq!(run_length(&[5, 9]), 1);
-        assert_eq!(run_length(&[9]), 1);
-        assert_eq!(run_length(&[100; 200]), 64);
-        assert_eq!(run_length(&[1_452; 60]), 45);
+        let length = |sizes: &[usize]| {
+            let datagrams: Vec<_> = sizes.iter().map(|size| vec![0; *size]).collect();
+            run_length(&datagrams)
+        };
+        assert_eq!(length(&[9, 9, 9, 5, 5]), 4);
+        assert_eq!(length(&[5, 9]), 1);
+        assert_eq!(length(&[9]), 1);
+        assert_eq!(length(&[]), 0);
+        assert_eq!(length(&[100; 200]), 64);
+        assert_eq!(length(&[1_452; 60]), 45);
     }
 }

@@ -222,6 +222,32 @@ async fn a_stopped_node_comes_back_without_a_password() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_living_node_may_come_again_under_another_name_and_role() {
+    let (world, nodes) = three().await;
+    nodes[1].stop().await.unwrap();
+    // The others have not noticed yet that it is gone.
+    let addr: NodeAddr = "0.2".parse().unwrap();
+    let anew = Cluster::builder()
+        .node(addr)
+        .name("renamed".parse().unwrap())
+        .overlay(Arc::new(world.overlay(addr)))
+        .discovery(Arc::new(world.discovery(addr)))
+        .admission(Arc::new(world.admission(addr)))
+        .build()
+        .unwrap();
+    anew.join(&password("Apples"), Role::Client, seed(&world), false)
+        .await
+        .unwrap();
+    world.settle().await;
+    for node in [&nodes[0], &nodes[2], &anew] {
+        let seen = node.nodes().await.unwrap();
+        let found = seen.iter().find(|node| node.address == addr).unwrap();
+        assert_eq!((found.name.as_str(), found.role), ("renamed", Role::Client));
+        assert_eq!(seen.len(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_resigned_leaves_its_address_to_others() {
     let (world, nodes) = three().await;
     nodes[1].resign().await.unwrap();

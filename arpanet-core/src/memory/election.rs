@@ -111,7 +111,9 @@ fn free(process: &DiscoveryProcess, entry: &RosterEntry, now: Instant) -> Result
             return Err(Error::new(ErrorKind::PermissionDenied, message)
                 .with_hint("reset this node and join again"));
         }
-        if !outbid || !(held.forgotten || down) {
+        // The holder itself may come again under another name, or in another role.
+        let own = held.identity == entry.identity;
+        if !outbid || !(held.forgotten || down || own) {
             return taken(format!("the address {}", entry.node), held);
         }
     }

@@ -1,0 +1,92 @@
+//! What a test does to hosts: taking their power, killing their agents, installing them anew.
+
+use tokio::time::Instant;
+
+use super::network::HostIndex;
+use super::place::Place;
+use super::state::State;
+use super::world::World;
+#[cfg(doc)]
+use crate::ErrorKind;
+use crate::{ContainerName, Result};
+
+impl World {
+    /// The host is installed anew: an empty disk and another identity at the same endpoint. Handles of before are dead.
+    pub fn reinstall(&self, place: impl Place) {
+        let index = place.host(self);
+        self.act(|state, now| {
+            power_off(state, index, now);
+            let host = &state.hosts[index];
+            let (label, name, endpoint) = (host.label, host.name.clone(), host.endpoint);
+            let anew = state.add_host(label, Some(endpoint));
+            state.hosts[anew].name = name;
+        });
+    }
+
+    /// Takes the power from a host: agent and containers are gone, the disk stays. A second call does nothing.
+    pub fn kill(&self, place: impl Place) {
+        let index = place.host(self);
+        self.act(|state, now| power_off(state, index, now));
+    }
+
+    /// Kills the agent alone, as `kill -9`: containers and what is attached stay.
+    pub fn crash(&self, place: impl Place) {
+        let index = place.host(self);
+        self.act(|state, now| end_process(state, index, now));
+    }
+
+    /// Gives a host its power back; the agent is the test's to start. A second call does nothing.
+    pub fn start(&self, place: impl Place) {
+        let index = place.host(self);
+        self.act(|state, now| {
+            let clock = state.wall_clock(now);
+            let host = &mut state.hosts[index];
+            if !std::mem::replace(&mut host.powered, true) {
+                host.engine.regain_power(index, &mut host.router, clock);
+                state.activity += 1;
+            }
+        });
+    }
+
+    /// A container ends by itself with this exit code, and is started again where its policy says so.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) for one that is not there.
+    pub fn end_container(&self, place: impl Place, name: &ContainerName, code: i32) -> Result<()> {
+        let index = place.host(self);
+        self.act(|state, now| {
+            let clock = state.wall_clock(now);
+            let host = &mut state.hosts[index];
+            host.engine.get(name)?;
+            if host.engine.end(&mut host.router, name, code) {
+                state.activity += 1;
+                let host = &mut state.hosts[index];
+                host.engine
+                    .restart_by_policy(index, &mut host.router, name, code, clock)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The agent's process ends, and all handles of it with it.
+fn end_process(state: &mut State, index: HostIndex, now: Instant) {
+    let host = &mut state.hosts[index];
+    host.process += 1;
+    host.admission = None;
+    host.overlay = None;
+    host.engine.disconnect();
+    host.discovery = None;
+    state.reassess(now);
+}
+
+fn power_off(state: &mut State, index: HostIndex, now: Instant) {
+    if !state.hosts[index].powered {
+        return;
+    }
+    end_process(state, index, now);
+    let host = &mut state.hosts[index];
+    host.powered = false;
+    host.router.lose_all();
+    host.engine.lose_power();
+}

@@ -23,8 +23,11 @@ use super::order::{Order, Report};
 use super::{child, user};
 use crate::error::system;
 use crate::folder::Folder;
-use crate::mounts;
+use crate::mounts::{self, Keeper};
 use crate::wire::Refusal;
+
+/// How often the files are looked after where the kernel can't tell of changes.
+const LOOK: u16 = 2_000_u16;
 
 /// Everyone but this process, within the container.
 const ALL: Pid = Pid::from_raw(-1);
@@ -53,6 +56,7 @@ struct Init {
     control: UnixStream,
     signals: SignalFd,
     spec: ContainerSpec,
+    keeper: Keeper,
     command: Option<Pid>,
 }
 
@@ -79,6 +83,7 @@ impl Init {
                 control,
                 signals,
                 spec,
+                keeper: Keeper::new(folder),
                 command: None,
             }),
             Err(error) => Err((control, error)),
@@ -89,15 +94,24 @@ impl Init {
         self.say(&Report::Ready)?;
         let mut orders = BufReader::new(self.control.try_clone()?);
         loop {
-            let mut ready = [
+            let mut ready = vec![
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut ready, PollTimeout::NONE) {
+            let mut limit = PollTimeout::NONE;
+            match self.keeper.changes() {
+                Some(changes) => ready.push(PollFd::new(changes, PollFlags::POLLIN)),
+                None => limit = PollTimeout::from(LOOK),
+            }
+            match poll(&mut ready, limit) {
                 Err(Errno::EINTR) => continue,
                 result => result?,
             };
-            let [ordered, signalled] = ready.map(|fd| fd.any().unwrap_or(true));
+            let is_ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+            let (ordered, signalled) = (is_ready(&ready[0]), is_ready(&ready[1]));
+            if ready.get(2).is_none_or(is_ready) {
+                self.keeper.restore();
+            }
             if signalled {
                 while self.signals.read_signal()?.is_some() {}
                 self.reap()?;

@@ -5,10 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 
 use arpanet_core::runtime::Runtime;
 
-use crate::scene::{name, run, scene, shell, written};
+use crate::scene::{
+    Scene, first_process, name, on_this_thread, own_mounts, run, scene, shell, until, written,
+};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("own_resolver_hosts_and_name", own_resolver_hosts_and_name),
+    (
+        "a_resolver_file_that_is_replaced_on_the_host",
+        a_resolver_file_that_is_replaced_on_the_host,
+    ),
     (
         "user_directory_and_environment",
         user_directory_and_environment,
@@ -48,6 +54,54 @@ fn own_resolver_hosts_and_name() {
         assert!(processes < 8, "{text}");
         assert_eq!(fs::read("/etc/resolv.conf").unwrap(), before);
         assert_ne!(nix::unistd::gethostname().unwrap(), "w1");
+    });
+}
+
+fn a_resolver_file_that_is_replaced_on_the_host() {
+    own_mounts();
+    // An /etc for this thread and its containers only.
+    let scene = Scene::new();
+    let etc = scene.file("etc");
+    fs::create_dir(&etc).unwrap();
+    for file in ["passwd", "group", "ld.so.cache"] {
+        let _ = fs::copy(format!("/etc/{file}"), etc.join(file));
+    }
+    fs::write(etc.join("resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+    let nothing = None::<&str>;
+    nix::mount::mount(
+        Some(&etc),
+        "/etc",
+        nothing,
+        nix::mount::MsFlags::MS_BIND,
+        nothing,
+    )
+    .unwrap();
+    on_this_thread(async {
+        let runtime = scene.open().await;
+        let mut spec = shell("w1", "sleep 1000");
+        spec.dns = vec!["169.254.1.1".parse().unwrap()];
+        let container = run(&runtime, &spec).await;
+        let inside = format!("/proc/{}/root/etc/resolv.conf", first_process(&container));
+        let is_own =
+            || fs::read_to_string(&inside).is_ok_and(|text| text == "nameserver 169.254.1.1\n");
+        assert!(is_own());
+        for _ in 0..3 {
+            fs::write(etc.join("fresh"), "nameserver 192.0.2.2\n").unwrap();
+            fs::rename("/etc/fresh", "/etc/resolv.conf").unwrap();
+            until("the container has its own again", async || is_own()).await;
+        }
+        // As one that is a link to elsewhere.
+        fs::create_dir(etc.join("run")).unwrap();
+        fs::write(etc.join("run/stub"), "nameserver 192.0.2.3\n").unwrap();
+        std::os::unix::fs::symlink("run/stub", etc.join("fresh")).unwrap();
+        fs::rename("/etc/fresh", "/etc/resolv.conf").unwrap();
+        until("the container has its own again", async || is_own()).await;
+        fs::write(etc.join("run/fresh"), "nameserver 192.0.2.4\n").unwrap();
+        fs::rename("/etc/run/fresh", "/etc/run/stub").unwrap();
+        until("the container has its own again", async || is_own()).await;
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap();
+        assert_eq!(host, "nameserver 192.0.2.4\n");
+        runtime.remove(&name("w1")).await.unwrap();
     });
 }
 

@@ -10,6 +10,8 @@ use arpanet_core::overlay::NetNamespace;
 use arpanet_core::runtime::{Container, ContainerSpec, ContainerState, Runtime};
 use arpanet_core::{ContainerName, ErrorKind};
 use arpanet_process::{ProcessConfig, ProcessRuntime, ShimCommand};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep, timeout};
@@ -39,7 +41,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
         // Containers of other users write their results here.
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -62,6 +64,26 @@ impl Scene {
     pub(crate) async fn open(&self) -> ProcessRuntime {
         ProcessRuntime::open(self.config()).await.unwrap()
     }
+}
+
+/// A mount namespace for this thread and all that it starts: what is mounted here is seen nowhere else.
+pub(crate) fn own_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    bind_flags("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+}
+
+fn bind_flags(place: &str, flags: MsFlags) {
+    let nothing = None::<&str>;
+    mount(nothing, place, nothing, flags, nothing).unwrap();
+}
+
+/// Runs a test on this thread alone, within a bound.
+pub(crate) fn on_this_thread(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { timeout(3 * BOUND, test).await.expect("the test hangs") });
 }
 
 pub(crate) fn config(folder: &Path) -> ProcessConfig {

@@ -10,14 +10,14 @@ use arpanet_core::runtime::{
 };
 use arpanet_core::watch::Change;
 use arpanet_process::ProcessRuntime;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::timeout;
 
 use crate::agent::AGENT;
 use crate::scene::{
-    BOUND, Scene, exit_code, first_process, inspect, name, path_of, run, scene, shell, shims, until,
+    BOUND, Scene, exit_code, first_process, inspect, name, on_this_thread, own_mounts, path_of,
+    run, scene, shell, shims, until,
 };
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
@@ -314,24 +314,12 @@ fn a_damaged_file_is_refused_by_path() {
 }
 
 fn a_full_disk() {
-    // In a mount namespace of this thread's own, and of all that it starts.
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let nothing = None::<&str>;
-    let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-    nix::mount::mount(nothing, "/", nothing, flags, nothing).unwrap();
+    own_mounts();
     let place = tempfile::tempdir().unwrap();
     let small = Some("size=1m,mode=700");
     let none = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("tmpfs"), place.path(), Some("tmpfs"), none, small).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        timeout(3 * BOUND, full_disk(&place))
-            .await
-            .expect("the test hangs")
-    });
+    on_this_thread(full_disk(&place));
 }
 
 async fn full_disk(place: &tempfile::TempDir) {

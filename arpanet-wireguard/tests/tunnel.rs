@@ -218,6 +218,39 @@ async fn a_stream_survives_a_restart_of_the_sender() {
 }
 
 #[tokio::test]
+async fn a_few_packets_wait_for_a_session() {
+    let Some((mut a, mut b)) = pair().await else {
+        return;
+    };
+    a.drop_tunnel();
+    b.drop_tunnel();
+    a.start(PORT);
+    a.knows(&b, Some(b.endpoint()), &[b.overlay]);
+    let (client, server) = (a.bind(a.overlay, 0), b.bind(b.overlay, 0));
+    client.connect(server.local_addr().unwrap()).unwrap();
+    for number in 0..200 {
+        client.send(&[number; 100]).unwrap();
+    }
+    wait_until("32 are kept, and the others dropped", || {
+        format!("{:?}", a.tunnel()).contains("no_session: 168")
+    });
+    b.start(PORT);
+    b.knows(&a, Some(a.endpoint()), &[a.overlay]);
+    wait_until("there is a session", || {
+        a.sees(&b).unwrap().last_handshake.is_some()
+    });
+    client.send(&[255; 100]).unwrap();
+    let mut received = Vec::new();
+    while received.last() != Some(&255) {
+        let mut buffer = [0; 100];
+        assert_eq!(server.recv(&mut buffer).unwrap(), 100);
+        received.push(buffer[0]);
+    }
+    let kept: Vec<u8> = (0..32).chain([255]).collect();
+    assert_eq!(received, kept);
+}
+
+#[tokio::test]
 async fn noise_on_the_port_harms_nothing() {
     let Some((a, b)) = pair().await else { return };
     echo(&a, &b);

@@ -12,7 +12,6 @@ use gotatun::noise::Tunn;
 use gotatun::noise::index_table::IndexTable;
 use gotatun::noise::rate_limiter::RateLimiter;
 use gotatun::packet::{Packet, WgKind};
-use gotatun::tun::MtuWatcher;
 use gotatun::x25519;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -37,6 +36,7 @@ pub(super) fn stopped() -> Error {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) no_peer: AtomicU64,
+    pub(super) no_session: AtomicU64,
     pub(super) not_sent: AtomicU64,
     pub(super) spoofed: AtomicU64,
     pub(super) refused: AtomicU64,
@@ -218,9 +218,7 @@ impl Engine {
 
     /// Sends what waited for the session.
     pub(super) fn send_waiting(&self, peer: &Arc<Peer>, session: &mut Session) {
-        let mut mtu = MtuWatcher::new(self.mtu);
-        let waiting: Vec<_> = session.tunn.get_queued_packets(&mut mtu).collect();
-        for message in waiting {
+        for message in session.take_waiting(self.mtu) {
             self.emit(peer, session, message);
         }
     }
@@ -231,8 +229,7 @@ impl Engine {
             let peers: Vec<_> = self.table().by_key.values().cloned().collect();
             for peer in peers {
                 let mut session = peer.lock();
-                // An expired session is not an error here: the next packet or nudge begins another.
-                if let Ok(Some(message)) = session.tunn.update_timers() {
+                if let Some(message) = session.tick() {
                     self.emit(&peer, &session, message);
                 }
             }

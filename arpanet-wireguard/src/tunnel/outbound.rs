@@ -128,7 +128,8 @@ impl Batch {
                 match session.tunn.encapsulate_with_session(packet) {
                     Ok(sealed) => self.sealed.push(sealed.into_bytes()),
                     Err(packet) => {
-                        if let Some(message) = session.tunn.handle_outgoing_packet(packet, None) {
+                        let dropped = &engine.counters.no_session;
+                        if let Some(message) = session.keep(&packet, dropped) {
                             engine.emit(peer, &session, message);
                         }
                     }

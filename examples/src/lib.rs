@@ -1,1 +1,5 @@
-//! Programs a PaaS builder would start from.
+#![doc = include_str!("../README.md")]
+
+pub mod directory;
+pub mod paas;
+pub mod rolling;

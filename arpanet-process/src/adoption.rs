@@ -87,7 +87,8 @@ impl Engine {
             let Some(engine) = engine.upgrade() else {
                 return;
             };
-            if let Err(error) = engine.start(name.clone()).await {
+            let _turn = engine.turn(&name).await;
+            if let Err(error) = Arc::clone(&engine).start(name.clone()).await {
                 tracing::warn!(container = %name, %error, "a container can't be started again");
             }
         });

@@ -114,9 +114,12 @@ impl Engine {
         &self.hub
     }
 
-    pub(crate) async fn create(self: Arc<Self>, spec: ContainerSpec) -> Result<Container> {
-        let name = check(&spec)?;
-        let _turn = self.turns.take(&name).await;
+    /// In the container's turn.
+    pub(crate) async fn create(
+        self: Arc<Self>,
+        name: ContainerName,
+        spec: ContainerSpec,
+    ) -> Result<Container> {
         let held = self.containers().get(&name).cloned();
         if let Some(held) = held {
             if held.record.spec != spec {
@@ -170,8 +173,8 @@ impl Engine {
         Ok(())
     }
 
+    /// In the container's turn.
     pub(crate) async fn start(self: Arc<Self>, name: ContainerName) -> Result<()> {
-        let _turn = self.turns.take(&name).await;
         let entry = self.entry(&name)?;
         let due = Instant::now() + HANDOVER;
         loop {
@@ -220,8 +223,8 @@ impl Engine {
         }
     }
 
+    /// In the container's turn.
     pub(crate) async fn remove(self: Arc<Self>, name: ContainerName) -> Result<()> {
-        let _turn = self.turns.take(&name).await;
         let Ok(entry) = self.entry(&name) else {
             return Ok(());
         };
@@ -297,7 +300,7 @@ fn read_all(state_dir: &Path, hub: &Hub) -> Result<BTreeMap<ContainerName, Arc<E
 }
 
 /// The name of a spec that can be run here.
-fn check(spec: &ContainerSpec) -> Result<ContainerName> {
+pub(crate) fn check(spec: &ContainerSpec) -> Result<ContainerName> {
     let refused = |message: String| own(ErrorKind::InvalidInput, message);
     let Some(name) = &spec.name else {
         return Err(refused("a container needs a name".to_owned()));

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::config::ProcessConfig;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::error::{BACKEND, own};
 use crate::{exec, logs};
 
@@ -43,6 +43,23 @@ impl ProcessRuntime {
     }
 }
 
+/// Runs a change in its container's turn. The turn is waited for by the caller, so that a call that follows one which was
+/// dropped comes behind it; the change itself runs to its end.
+async fn in_turn<T: Send + 'static>(
+    engine: &Arc<Engine>,
+    name: &ContainerName,
+    operation: &'static str,
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let turn = engine.turn(name).await;
+    let change = async move {
+        let outcome = change.await;
+        drop(turn);
+        outcome
+    };
+    whole(operation, change).await
+}
+
 /// Runs a change to its end, also when the caller does not wait for it.
 async fn whole<T: Send + 'static>(
     operation: &'static str,
@@ -65,11 +82,14 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<Container> {
-        whole("create", Arc::clone(&self.engine).create(spec.clone())).await
+        let name = engine::check(spec).map_err(|error| error.operation("create"))?;
+        let change = Arc::clone(&self.engine).create(name.clone(), spec.clone());
+        in_turn(&self.engine, &name, "create", change).await
     }
 
     async fn start(&self, name: &ContainerName) -> Result<()> {
-        whole("start", Arc::clone(&self.engine).start(name.clone())).await
+        let change = Arc::clone(&self.engine).start(name.clone());
+        in_turn(&self.engine, name, "start", change).await
     }
 
     async fn stop(&self, name: &ContainerName) -> Result<i32> {
@@ -77,7 +97,8 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<()> {
-        whole("remove", Arc::clone(&self.engine).remove(name.clone())).await
+        let change = Arc::clone(&self.engine).remove(name.clone());
+        in_turn(&self.engine, name, "remove", change).await
     }
 
     async fn inspect(&self, name: &ContainerName) -> Result<Container> {

@@ -8,6 +8,7 @@ mod agent;
 mod scene;
 
 mod basics;
+mod contract;
 mod execs;
 mod files;
 mod output;
@@ -28,6 +29,7 @@ type Test = (&'static str, fn());
 fn tests() -> Vec<Test> {
     [
         basics::TESTS,
+        contract::TESTS,
         files::TESTS,
         output::TESTS,
         execs::TESTS,

@@ -46,7 +46,7 @@ impl RuntimeRig for Rig {
 }
 
 fn the_contract_is_kept() {
-    on_this_thread(async {
+    on_this_thread(20 * BOUND, async {
         let report = conformance::runtime(|| async {
             let scene = Scene::new();
             let runtime = Mutex::new(Some(Arc::new(scene.open().await)));

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use arpanet_core::runtime::Runtime;
 
 use crate::scene::{
-    Scene, first_process, name, on_this_thread, own_mounts, run, scene, shell, until, written,
+    BOUND, Scene, first_process, name, on_this_thread, own_mounts, run, scene, shell, until,
+    written,
 };
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
@@ -76,7 +77,7 @@ fn a_resolver_file_that_is_replaced_on_the_host() {
         nothing,
     )
     .unwrap();
-    on_this_thread(async {
+    on_this_thread(3 * BOUND, async {
         let runtime = scene.open().await;
         let mut spec = shell("w1", "sleep 1000");
         spec.dns = vec!["169.254.1.1".parse().unwrap()];

@@ -78,12 +78,12 @@ fn bind_flags(place: &str, flags: MsFlags) {
 }
 
 /// Runs a test on this thread alone, within a bound.
-pub(crate) fn on_this_thread(test: impl Future<Output = ()>) {
+pub(crate) fn on_this_thread(bound: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async { timeout(3 * BOUND, test).await.expect("the test hangs") });
+    runtime.block_on(async { timeout(bound, test).await.expect("the test hangs") });
 }
 
 pub(crate) fn config(folder: &Path) -> ProcessConfig {

@@ -319,7 +319,7 @@ fn a_full_disk() {
     let small = Some("size=1m,mode=700");
     let none = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("tmpfs"), place.path(), Some("tmpfs"), none, small).unwrap();
-    on_this_thread(full_disk(&place));
+    on_this_thread(3 * BOUND, full_disk(&place));
 }
 
 async fn full_disk(place: &tempfile::TempDir) {

@@ -77,13 +77,12 @@ pub(crate) struct ProvenRoster {
 }
 
 impl ProvenRoster {
-    /// The roster that this node trusts, with what proofs it has. A node that admits others vouches for the rest.
+    /// The roster that this node trusts, with what proofs it has.
     pub(crate) fn new(
         cluster: ClusterId,
         me: NodeAddr,
         roster: Roster,
         proofs: Vec<SignedEntry>,
-        key: &SigningKey,
     ) -> Self {
         let mut proven = Self {
             cluster,
@@ -96,23 +95,6 @@ impl ProvenRoster {
         for proof in proofs {
             proven.hear(proof);
         }
-        let mine = Identity::from_bytes(key.verifying_key().to_bytes());
-        if proven
-            .roster
-            .holder(me)
-            .is_some_and(|entry| entry.role.admits() && entry.identity == mine)
-        {
-            let unsigned: Vec<RosterEntry> = proven
-                .roster
-                .entries()
-                .filter(|entry| !proven.proofs.contains_key(&entry.node))
-                .cloned()
-                .collect();
-            for entry in unsigned {
-                let signed = SignedEntry::sign(&cluster, entry, me, key);
-                proven.proofs.insert(signed.entry.node, signed);
-            }
-        }
         proven.rehash();
         proven
     }
@@ -121,8 +103,19 @@ impl ProvenRoster {
         &self.roster
     }
 
-    pub(crate) fn proof(&self, node: NodeAddr) -> Option<&SignedEntry> {
-        self.proofs.get(&node)
+    /// An entry with somebody's word for it. A node that admits others gives its own where there is no other: it trusts
+    /// its roster.
+    pub(crate) fn proof(&self, node: NodeAddr, key: &SigningKey) -> Option<SignedEntry> {
+        if let Some(proof) = self.proofs.get(&node) {
+            return Some(proof.clone());
+        }
+        let entry = self.roster.entry(node)?.clone();
+        let mine = Identity::from_bytes(key.verifying_key().to_bytes());
+        let admits = self
+            .roster
+            .holder(self.me)
+            .is_some_and(|me| me.role.admits() && me.identity == mine);
+        admits.then(|| SignedEntry::sign(&self.cluster, entry, self.me, key))
     }
 
     pub(crate) fn proofs(&self) -> impl Iterator<Item = &SignedEntry> {
@@ -268,3 +261,7 @@ fn entry_hash(entry: &RosterEntry) -> u64 {
         words[2] ^ words[3].rotate_left(1),
     ])
 }
+
+#[cfg(test)]
+#[path = "roster_tests.rs"]
+mod tests;

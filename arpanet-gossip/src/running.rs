@@ -201,7 +201,13 @@ impl Running {
     pub(crate) async fn leave(&self, limit: Duration) {
         self.leaving.store(true, Ordering::Relaxed);
         if !self.is_expelled() {
-            let told = self.driver.settle(|engine, now| Ok(engine.leave(now)));
+            let told = async {
+                // What it had said in its last life is known then, and can be taken back.
+                self.ready().await?;
+                self.driver
+                    .settle(|engine, now| Ok(engine.leave(now)))
+                    .await
+            };
             // Not told in time, or nobody there to tell: both are no failure.
             let _ = tokio::time::timeout(limit, told).await;
         }

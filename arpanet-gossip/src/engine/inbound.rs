@@ -129,7 +129,7 @@ impl Engine {
         if !self.is_due(at, QUIET_FORGOTTEN, now) {
             return;
         }
-        if let Some(proof) = self.roster.proof(node).cloned() {
+        if let Some(proof) = self.roster.proof(node, &self.key) {
             let message = Message::Roster {
                 id: self.fresh_id(),
                 entries: vec![proof],
@@ -239,7 +239,10 @@ impl Engine {
                 }
             }
             (_, Message::Part { delta }) => {
-                self.take_delta(node, &delta, now);
+                // News that came by comparison may be news to more.
+                if self.take_delta(node, &delta, now) {
+                    self.sync_soon(now);
+                }
             }
             (_, Message::Propose { id, entry }) => self.answer_proposal(node, id, *entry, now),
             (
@@ -270,7 +273,10 @@ impl Engine {
         let node = signed.entry().node;
         match self.roster.hear(signed) {
             // Its holder may have been what others waited for, so all are looked at.
-            Heard::Taken => self.roster_changed(node, now),
+            Heard::Taken => {
+                self.roster_changed(node, now);
+                self.sync_soon(now);
+            }
             Heard::Forged => self.refusals.roster_entries += 1,
             Heard::Known | Heard::Refused | Heard::Unproven => {}
         }

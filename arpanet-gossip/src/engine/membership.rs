@@ -18,6 +18,9 @@ use crate::wire::{self, Packet};
 
 /// Known nodes that are not alive and are called at once.
 const CALLED_AT_ONCE: usize = 3;
+/// What this node said so lately is told to who comes up, in case it has missed it; to no more than these at once.
+const RECENT: Duration = Duration::from_secs(10);
+const CALLED_BACK: usize = 64;
 /// How often a member in doubt is asked by this node itself, and one that is out of its reach.
 const ECHO: Duration = Duration::from_millis(100);
 const ECHO_UNREACHED: Duration = Duration::from_millis(500);
@@ -180,6 +183,12 @@ impl Engine {
         self.note_endpoint(id);
         self.tell_member(node);
         self.tell_suspension(node);
+        // Changes that were sent to all that live may have passed it by, and this node, too, when it is new itself.
+        self.sync_soon(now);
+        if self.said_at.is_some_and(|at| now < at + RECENT) && self.behind.len() < CALLED_BACK {
+            self.behind.insert(node);
+            self.send_packet(node, &Packet::Echo);
+        }
         // What it said while it was away, or before this node could hear it.
         if before.is_none_or(|life| life.state == MemberState::Down) && self.joining_until.is_none()
         {

@@ -183,6 +183,8 @@ pub struct Engine {
     jobs: VecDeque<Job>,
     joining_until: Option<Duration>,
     next_sync: Duration,
+    /// When this node said something last.
+    said_at: Option<Duration>,
     next_announce: Duration,
     next_tick: Duration,
     quiet: BTreeMap<SocketAddr, Duration>,
@@ -236,7 +238,6 @@ impl Engine {
             me,
             membership.roster.clone(),
             state.roster.clone(),
-            &key,
         );
         let mut engine = Self {
             me,
@@ -268,6 +269,7 @@ impl Engine {
             jobs: VecDeque::new(),
             joining_until: Some(now + ms(config.join_wait_ms)),
             next_sync: now + ms(config.sync_ms),
+            said_at: None,
             next_announce: now,
             next_tick: now + TICK,
             quiet: BTreeMap::new(),

@@ -22,7 +22,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a bad key or a value over 16 KiB;
-    /// [`Exhausted`](ErrorKind::Exhausted) beyond 4,096 records.
+    /// [`Exhausted`](ErrorKind::Exhausted) beyond 4,096 records; [`Unavailable`](ErrorKind::Unavailable) before
+    /// [`Event::Ready`]: what this node said in its last life has to be known first.
     pub fn publish(&mut self, now: Duration, key: &str, value: Bytes) -> Result<Ticket> {
         check_key(key)?;
         if key.starts_with('~') {
@@ -38,6 +39,12 @@ impl Engine {
                     "a record of {} bytes is above the limit of {MAX_VALUE}",
                     value.len()
                 ),
+            ));
+        }
+        if self.joining_until.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("node {} is still joining", self.me),
             ));
         }
         if self.own.get(key) == Some(&value) {
@@ -64,7 +71,7 @@ impl Engine {
         self.spread(delta, now)
     }
 
-    /// Takes all of this node's records back and says that it leaves. Once the ticket is settled,
+    /// Takes all of this node's records back and says that it leaves, after [`Event::Ready`]. Once the ticket is settled,
     /// [`finish_leave`](Self::finish_leave) ends it.
     pub fn leave(&mut self, now: Duration) -> Ticket {
         let mut keys: Vec<String> = self
@@ -124,6 +131,7 @@ impl Engine {
 
     /// Writes, signs and stores a record of this node's own.
     fn write(&mut self, key: &str, value: Option<Bytes>, now: Duration) -> Delta {
+        self.said_at = Some(now);
         let version = (self.store.newest(self.me) + 1).max(u64::from(self.generation) << 32 | 1);
         let message = record_message(
             &self.cluster,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arpanet_core::NodeAddr;
 use foca::Member;
+use rand::RngExt;
 use rand::seq::IteratorRandom;
 
 use super::{Engine, Event};
@@ -16,6 +17,8 @@ use crate::roster::SignedEntry;
 use crate::swim::SwimId;
 use crate::wire::{self, BURST, FILL, Hashes, Mark, Message};
 
+/// How soon "soon" is: spread out, so that a change is not compared by all at once.
+const SOON_MS: std::ops::Range<u64> = 100..500;
 const FIRST_PATIENCE: Duration = Duration::from_millis(60);
 const TRIES: u32 = 5;
 const ROUNDS: u32 = 6;
@@ -105,6 +108,13 @@ impl Engine {
             deadline: now,
         });
         self.ask(now);
+    }
+
+    /// Compares in a moment: something has changed that others may not know, or this node not from others. It goes on
+    /// until a comparison finds no difference.
+    pub(super) fn sync_soon(&mut self, now: Duration) {
+        let at = now + Duration::from_millis(self.rng.random_range(SOON_MS));
+        self.next_sync = self.next_sync.min(at);
     }
 
     /// The periodic comparison.
@@ -296,6 +306,9 @@ impl Engine {
 
     fn end_session(&mut self, now: Duration) {
         let ended = self.session.take();
+        if ended.as_ref().is_some_and(|session| session.round > 1) {
+            self.sync_soon(now);
+        }
         if self.joining_until.is_some()
             && ended.is_some_and(|session| session.purpose == Purpose::Everything)
         {
@@ -387,7 +400,7 @@ impl Engine {
     fn proofs_of(&self, nodes: &[u16]) -> Vec<Vec<SignedEntry>> {
         let proofs: Vec<SignedEntry> = nodes
             .iter()
-            .filter_map(|node| self.roster.proof(wire::node(*node)?).cloned())
+            .filter_map(|node| self.roster.proof(wire::node(*node)?, &self.key))
             .collect();
         proofs
             .chunks(ENTRIES)

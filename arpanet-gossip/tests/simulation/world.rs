@@ -114,6 +114,8 @@ pub struct Host {
     pub roster: Roster,
     life: u32,
     wake: Option<Duration>,
+    /// Until when its process does not run.
+    stalled: Duration,
     /// What its monotonic clock shows at the world's beginning.
     epoch: Duration,
     pub members: BTreeMap<NodeAddr, Member>,
@@ -122,6 +124,9 @@ pub struct Host {
     pub ready: Option<bool>,
     pub expelled: bool,
     pub foreign: usize,
+    /// How many it sees alive, itself included.
+    pub alive: usize,
+    /// How often it took somebody who was alive for down.
     pub downs: usize,
     pub bytes: u64,
     pub datagrams: u64,
@@ -135,6 +140,8 @@ pub struct World {
     pub loss: f64,
     pub delay: (Duration, Duration),
     pub cuts: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// How often [`until`](Self::until) looks.
+    pub step: Duration,
     pub captured: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     pub capture: bool,
     queue: BTreeMap<(Duration, u64), Happening>,
@@ -155,6 +162,7 @@ impl World {
             loss: 0.0,
             delay: (Duration::from_micros(100), Duration::from_micros(900)),
             cuts: BTreeSet::new(),
+            step: ms(10),
             captured: Vec::new(),
             capture: false,
             queue: BTreeMap::new(),
@@ -207,6 +215,7 @@ impl World {
         host.wake = None;
         host.ready = None;
         host.members.clear();
+        host.alive = 0;
         host.records.clear();
         host.roster = roster.clone();
         let engine = Engine::new(
@@ -253,7 +262,11 @@ impl World {
         result
     }
 
+    /// As soon as the node is ready.
     pub fn publish(&mut self, index: u16, key: &str, value: &str) -> Ticket {
+        self.until(secs(3), "ready", |world| {
+            world.hosts[&index].ready.is_some()
+        });
         let value = Bytes::copy_from_slice(value.as_bytes());
         self.call(index, |engine, now| {
             engine.publish(now, key, value).unwrap()
@@ -297,6 +310,20 @@ impl World {
         self.cuts.clear();
     }
 
+    /// Its process does not run for a while; what arrives waits.
+    pub fn stall(&mut self, index: u16, span: Duration) {
+        let until = self.now + span;
+        self.hosts.get_mut(&index).unwrap().stalled = until;
+    }
+
+    /// Its monotonic clock steps forward, as after a suspension that the clock counts.
+    pub fn step_clock(&mut self, index: u16, by: Duration) {
+        let host = self.hosts.get_mut(&index).unwrap();
+        host.epoch += by;
+        host.wake = None;
+        self.call(index, |engine, now| engine.handle_timer(now));
+    }
+
     pub fn value(&self, at: u16, owner: u16, key: &str) -> Option<&Record> {
         self.hosts[&at].records.get(&(addr(owner), key.to_owned()))
     }
@@ -311,11 +338,13 @@ impl World {
     /// Whether all running nodes see all running nodes alive.
     pub fn all_alive(&self) -> bool {
         let running: Vec<u16> = self.running();
-        running.iter().all(|at| {
-            running
-                .iter()
-                .all(|member| self.sees(*at, *member) == Some(MemberState::Alive))
-        })
+        let counts = |at: &u16| self.hosts[at].alive == running.len();
+        running.iter().all(counts)
+            && running.iter().all(|at| {
+                running
+                    .iter()
+                    .all(|member| self.sees(*at, *member) == Some(MemberState::Alive))
+            })
     }
 
     pub fn running(&self) -> Vec<u16> {
@@ -348,7 +377,7 @@ impl World {
                 "not {what} within {bound:?} (seed {})",
                 self.seed
             );
-            self.run(ms(10));
+            self.run(self.step);
         }
         self.now - begin
     }
@@ -360,7 +389,12 @@ impl World {
                 break;
             }
             self.now = entry.key().0;
-            match entry.remove() {
+            let happening = entry.remove();
+            if let Some(until) = self.stalled(&happening) {
+                self.push(until, happening);
+                continue;
+            }
+            match happening {
                 Happening::Wake { node, life } => {
                     let host = self.hosts.get_mut(&node).unwrap();
                     if host.life == life && host.engine.is_some() {
@@ -380,6 +414,16 @@ impl World {
             }
         }
         self.now = end;
+    }
+
+    /// Until when the one that this happens to does not run, if it does not.
+    fn stalled(&self, happening: &Happening) -> Option<Duration> {
+        let node = match happening {
+            Happening::Wake { node, .. } => node,
+            Happening::Arrive { to, .. } => self.sites.get(to)?,
+        };
+        let until = self.hosts[node].stalled;
+        (until > self.now).then_some(until)
     }
 
     /// Lets a datagram arrive now, as an attacker would.
@@ -438,14 +482,16 @@ impl Host {
         match event {
             Event::Ready { filled } => self.ready = Some(filled),
             Event::Member(member) => {
-                let before = self.members.insert(member.node, member.clone());
-                self.downs += usize::from(
-                    member.state == MemberState::Down
-                        && before.is_some_and(|before| before.state != MemberState::Down),
-                );
+                let lives = member.state != MemberState::Down;
+                let before = self.members.insert(member.node, member);
+                let lived = before.is_some_and(|before| before.state != MemberState::Down);
+                self.downs += usize::from(lived && !lives);
+                self.alive = self.alive + usize::from(lives) - usize::from(lived);
             }
             Event::MemberGone(node) => {
-                self.members.remove(&node);
+                let before = self.members.remove(&node);
+                let lived = before.is_some_and(|before| before.state != MemberState::Down);
+                self.alive -= usize::from(lived);
             }
             Event::Record { owner, key, record } => {
                 match record {

@@ -1,0 +1,9 @@
+//! The protocol in virtual time, as a user would see it. The same seed does the same.
+
+#![allow(clippy::unwrap_used)]
+
+mod failures;
+mod hostile;
+mod large;
+mod spreading;
+mod world;

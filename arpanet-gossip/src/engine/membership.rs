@@ -21,6 +21,10 @@ const CALLED_AT_ONCE: usize = 3;
 /// What this node said so lately is told to who comes up, in case it has missed it; to no more than these at once.
 const RECENT: Duration = Duration::from_secs(10);
 const CALLED_BACK: usize = 64;
+/// So long after it should have ended, a suspicion is stuck.
+const STUCK: Duration = Duration::from_millis(500);
+/// So often its subject is told before it counts as down.
+const TOLD: u32 = 3;
 /// How often a member in doubt is asked by this node itself, and one that is out of its reach.
 const ECHO: Duration = Duration::from_millis(100);
 const ECHO_UNREACHED: Duration = Duration::from_millis(500);
@@ -30,6 +34,9 @@ const ECHO_UNREACHED: Duration = Duration::from_millis(500);
 pub(super) struct Life {
     state: MemberState,
     rank: u64,
+    since: Duration,
+    /// How often it was told that it is suspected.
+    told: u32,
 }
 
 /// Where a node is, and under which rank it was seen there.
@@ -178,6 +185,8 @@ impl Engine {
         let life = Life {
             state: MemberState::Alive,
             rank: id.rank,
+            since: now,
+            told: 0,
         };
         let before = self.lives.insert(node, life);
         self.note_endpoint(id);
@@ -189,8 +198,9 @@ impl Engine {
             self.behind.insert(node);
             self.send_packet(node, &Packet::Echo);
         }
-        // What it said while it was away, or before this node could hear it.
-        if before.is_none_or(|life| life.state == MemberState::Down) && self.joining_until.is_none()
+        // What it said while it was away. One that is new here may not know this node yet, and would not answer.
+        if before.is_some_and(|life| life.state == MemberState::Down)
+            && self.joining_until.is_none()
         {
             self.start_session(Some(node), Purpose::Owner(node), now);
         }
@@ -203,6 +213,8 @@ impl Engine {
         let life = Life {
             state: MemberState::Down,
             rank: id.rank,
+            since: now,
+            told: 0,
         };
         self.lives.insert(node, life);
         self.doubts.remove(&node);
@@ -286,7 +298,15 @@ impl Engine {
     }
 
     pub(super) fn tick(&mut self, now: Duration) {
-        let suspicions: Vec<(NodeAddr, MemberState)> = self
+        self.note_suspicions(now);
+        self.ask_doubted(now);
+        self.store.collect(now, ms(self.config.tombstone_ms));
+        self.promises.retain(|_, (_, until)| now < *until);
+        self.fetch_gaps(now);
+    }
+
+    fn note_suspicions(&mut self, now: Duration) {
+        let seen: Vec<(NodeAddr, MemberState)> = self
             .swim
             .members()
             .filter_map(|member| {
@@ -298,19 +318,47 @@ impl Engine {
                 Some((wire::node(member.id().node)?, state))
             })
             .collect();
-        for (node, state) in suspicions {
-            if let Some(life) = self.lives.get_mut(&node)
-                && life.state != MemberState::Down
-                && life.state != state
-            {
-                life.state = state;
+        let patience = ms(self.config.suspect_ms) + STUCK;
+        for (node, state) in seen {
+            let Some(life) = self
+                .lives
+                .get_mut(&node)
+                .filter(|life| life.state != MemberState::Down)
+            else {
+                continue;
+            };
+            if life.state != state {
+                (life.state, life.since, life.told) = (state, now, 0);
                 self.tell_member(node);
+            } else if state == MemberState::Suspect
+                && now >= life.since + patience + STUCK * life.told
+            {
+                life.told += 1;
+                let gives_up = life.told > TOLD;
+                self.end_suspicion(node, gives_up, now);
             }
         }
-        self.ask_doubted(now);
-        self.store.collect(now, ms(self.config.tombstone_ms));
-        self.promises.retain(|_, (_, until)| now < *until);
-        self.fetch_gaps(now);
+    }
+
+    /// Foca drops the timers of its suspicions when this node takes a new identity, so one can outlive the moment in
+    /// which it is spread and ends neither way. Whoever is suspected can say that it lives, once it is told.
+    fn end_suspicion(&mut self, node: NodeAddr, gives_up: bool, now: Duration) {
+        let suspect = self
+            .swim
+            .members()
+            .find(|member| member.id().node == node.index())
+            .cloned();
+        let Some(suspect) = suspect else {
+            return;
+        };
+        if gives_up {
+            let id = suspect.id().clone();
+            let down = foca::Member::new(id, suspect.incarnation(), foca::State::Down);
+            let wishes = self.swim.learn(vec![down], now);
+            return self.grant(wishes, now);
+        }
+        let members = vec![(suspect, None)];
+        self.send_new(node, &wire::Message::MembersPart { members });
     }
 
     fn ask_doubted(&mut self, now: Duration) {

@@ -202,7 +202,7 @@ impl Engine {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a configuration that does not fit together, or a key that is not
     /// the membership's identity.
     pub fn new(
-        config: GossipConfig,
+        mut config: GossipConfig,
         membership: &Membership,
         key: &Secret<32>,
         state: &GossipState,
@@ -210,6 +210,7 @@ impl Engine {
         seed: [u8; 32],
     ) -> Result<Self> {
         config.validate()?;
+        config.advertise = config.advertise.or(membership.me.advertise);
         let key = SigningKey::from_bytes(key.expose());
         if key.verifying_key().as_bytes() != membership.identity.as_bytes() {
             return Err(Error::new(
@@ -228,7 +229,7 @@ impl Engine {
             SwimId {
                 node: me.index(),
                 rank: u64::from(generation) << 20,
-                endpoint: config.advertise.or(membership.me.advertise),
+                endpoint: config.advertise,
             },
             &config,
             StdRng::from_seed(rng.random()),

@@ -20,7 +20,8 @@ use crate::wire::{self, BURST, FILL, Hashes, Mark, Message};
 /// How soon "soon" is: spread out, so that a change is not compared by all at once.
 const SOON_MS: std::ops::Range<u64> = 100..500;
 const FIRST_PATIENCE: Duration = Duration::from_millis(60);
-const TRIES: u32 = 5;
+/// Short: whoever does not answer holds up what waits for its turn.
+const TRIES: u32 = 3;
 const ROUNDS: u32 = 6;
 const MAX_JOBS: usize = 256;
 /// How many members a node that starts asks at once.
@@ -141,6 +142,7 @@ impl Engine {
             return self.repeat_request(now);
         }
         self.session = None;
+        self.sync_soon(now);
         if self.joining_until.is_some() {
             // Whoever had answered is gone again.
             return self.start_session(None, Purpose::Everything, now);

@@ -48,6 +48,32 @@ fn a_cut_node_is_suspended_within_three_seconds_and_back_within_one() {
     assert!(median(returned.clone()) <= secs(1), "{returned:?}");
 }
 
+#[test]
+fn no_suspicion_outlives_the_cut_that_caused_it() {
+    for seed in 0..20 {
+        let mut world = World::with_roster(seed, 3, ms(1));
+        world.until(secs(2), "all alive", World::all_alive);
+        world.run(secs(1));
+        world.isolate(&[2]);
+        // Healed while node 2 has one of the others down already, and the other still in doubt.
+        world.until(secs(5), "down", |world| {
+            [1, 3].map(|at| world.sees(at, 2)) == [Some(MemberState::Down); 2]
+        });
+        world.heal();
+        if seed % 2 == 0 {
+            world.until(secs(4), "all alive", World::all_alive);
+            continue;
+        }
+        // Nobody is left who could tell node 2 what has become of them.
+        world.run(ms(300));
+        world.kill(1);
+        world.kill(3);
+        world.until(secs(8), "down", |world| {
+            [1, 3].map(|of| world.sees(2, of)) == [Some(MemberState::Down); 2]
+        });
+    }
+}
+
 /// Ten minutes, with 25 nodes; without optimization, where they would take this test minutes, too, with four. The
 /// benchmark does the whole of it.
 #[test]

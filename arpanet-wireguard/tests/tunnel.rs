@@ -26,13 +26,10 @@ async fn datagrams_go_both_ways() {
     assert!(status.rx_bytes > 0 && status.tx_bytes > 0);
 }
 
-#[tokio::test]
-async fn a_megabyte_goes_both_ways_unharmed() {
-    let Some((a, b)) = pair().await else { return };
+fn a_megabyte_both_ways((mut client, mut server): (TcpStream, TcpStream)) {
     let data: Vec<u8> = (0..1_000_000_u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
-    let (mut client, mut server) = connection(&a, &b);
     for _ in 0..2 {
         let mut received = vec![0; data.len()];
         std::thread::scope(|scope| {
@@ -42,6 +39,22 @@ async fn a_megabyte_goes_both_ways_unharmed() {
         assert!(received == data);
         std::mem::swap(&mut client, &mut server);
     }
+}
+
+#[tokio::test]
+async fn a_megabyte_goes_both_ways_unharmed() {
+    let Some((a, b)) = pair().await else { return };
+    a_megabyte_both_ways(connection(&a, &b));
+}
+
+#[tokio::test]
+async fn an_underlay_that_takes_less_than_it_said_only_costs_speed() {
+    let Some((a, b)) = pair().await else { return };
+    let (client, server) = connection(&a, &b);
+    for host in [&a, &b] {
+        host.net.set_mtu("eth0", 1_300).await.unwrap();
+    }
+    a_megabyte_both_ways((client, server));
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ impl Batch {
                     .iter()
                     .map(|sealed| IoSlice::new(sealed))
                     .collect();
-                engine.socket.send_all(&datagrams, to)
+                engine.socket.send_all(&datagrams, to, &peer.singly)
             }
             None => self.sealed.len() as u64,
         };

@@ -9,10 +9,12 @@ use gotatun::packet::{Packet, WgKind};
 use gotatun::tun::MtuWatcher;
 
 use super::engine::count;
+use super::socket::Singly;
 use super::{PeerStatus, PublicKey};
 
 pub(super) struct Peer {
     pub(super) key: PublicKey,
+    pub(super) singly: Singly,
     session: Mutex<Session>,
 }
 
@@ -65,9 +67,10 @@ impl Session {
 }
 
 impl Peer {
-    pub(super) const fn new(key: PublicKey, tunn: Tunn) -> Self {
+    pub(super) fn new(key: PublicKey, tunn: Tunn) -> Self {
         Self {
             key,
+            singly: Singly::default(),
             session: Mutex::new(Session {
                 tunn,
                 endpoint: None,

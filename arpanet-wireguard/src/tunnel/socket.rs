@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -27,8 +27,22 @@ const MESSAGES: usize = 8;
 #[derive(Debug)]
 pub(super) struct Socket {
     udp: UdpSocket,
-    /// Cleared for good when the network below refuses a run.
-    segments: AtomicBool,
+}
+
+/// How many runs still go as single datagrams, since the network below has refused one: a card without checksums, or
+/// a path whose MTU is smaller than the link's.
+#[derive(Debug, Default)]
+pub(super) struct Singly(AtomicU32);
+
+/// Runs until the network below is tried again.
+const RUNS_SINGLY: u32 = 10_000;
+
+impl Singly {
+    fn next(&self) -> bool {
+        let one_less = |left: u32| left.checked_sub(1);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.0.fetch_update(set, get, one_less).is_ok()
+    }
 }
 
 impl Socket {
@@ -42,10 +56,7 @@ impl Socket {
         }
         // Without it, datagrams come one by one.
         let _ = setsockopt(&udp, sockopt::UdpGroSegment, &true);
-        Self {
-            udp,
-            segments: AtomicBool::new(true),
-        }
+        Self { udp }
     }
 
     pub(super) fn send(&self, datagram: &[u8], to: SocketAddr, flags: MsgFlags) -> io::Result<()> {
@@ -54,25 +65,30 @@ impl Socket {
     }
 
     /// Sends datagrams, those of one size with one call. Returns how many were refused.
-    pub(super) fn send_all(&self, datagrams: &[IoSlice<'_>], to: SocketAddr) -> u64 {
+    pub(super) fn send_all(
+        &self,
+        datagrams: &[IoSlice<'_>],
+        to: SocketAddr,
+        singly: &Singly,
+    ) -> u64 {
         let to = SockaddrStorage::from(to);
         let (mut refused, mut rest) = (0, datagrams);
         while !rest.is_empty() {
             let (run, after) = rest.split_at(run_length(rest));
-            refused += self.send_sized(run, &to);
+            refused += self.send_sized(run, &to, singly);
             rest = after;
         }
         refused
     }
 
-    fn send_sized(&self, run: &[IoSlice<'_>], to: &SockaddrStorage) -> u64 {
-        if run.len() > 1 && self.segments.load(Ordering::Relaxed) {
+    fn send_sized(&self, run: &[IoSlice<'_>], to: &SockaddrStorage, singly: &Singly) -> u64 {
+        if run.len() > 1 && !singly.next() {
             let segment = u16::try_from(run[0].len()).ok();
             match self.send_run(run, segment.as_ref(), to, MsgFlags::empty()) {
                 Ok(()) => return 0,
                 Err(error @ (Errno::EIO | Errno::EMSGSIZE | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
-                    tracing::info!(%error, "the underlay takes no runs of datagrams; sending one by one");
-                    self.segments.store(false, Ordering::Relaxed);
+                    tracing::info!(%error, "the underlay refused a run of datagrams; sending one by one for a while");
+                    singly.0.store(RUNS_SINGLY, Ordering::Relaxed);
                 }
                 Err(_) => return run.len() as u64,
             }

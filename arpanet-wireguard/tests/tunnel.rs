@@ -48,6 +48,24 @@ async fn a_megabyte_goes_both_ways_unharmed() {
 }
 
 #[tokio::test]
+async fn datagrams_in_a_burst_arrive_one_by_one() {
+    let Some((a, b)) = pair().await else { return };
+    echo(&a, &b);
+    let (client, server) = (a.bind(a.overlay, 0), b.bind(b.overlay, 0));
+    client.connect(server.local_addr().unwrap()).unwrap();
+    // Mostly of one size, as those are that travel joined.
+    let sizes = (0..100_u8).map(|number| (number, if number % 30 == 29 { 77 } else { 500 }));
+    for (number, size) in sizes.clone() {
+        client.send(&vec![number; size]).unwrap();
+    }
+    let mut buffer = [0; 2_000];
+    for (number, size) in sizes {
+        let length = server.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..length], vec![number; size]);
+    }
+}
+
+#[tokio::test]
 async fn an_underlay_that_takes_less_than_it_said_only_costs_speed() {
     let Some((a, b)) = pair().await else { return };
     let (client, server) = connection(&a, &b);

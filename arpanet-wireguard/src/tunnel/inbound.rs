@@ -38,7 +38,7 @@ pub(super) fn run(
         side,
         pool: PacketBufPool::new(MAX_SEGMENTS),
         opened: Vec::with_capacity(MAX_SEGMENTS),
-        writer: Writer::default(),
+        writer: Writer::new(device),
     };
     while !engine.is_stopped() {
         match received.fill(&engine.socket) {

@@ -1,66 +1,136 @@
-//! TCP segments that follow each other, as the one large segment that the kernel would have made of them.
+//! Packets that follow each other, as the one large packet that the kernel would have made of them.
+
+use std::ops::Range;
 
 use tun_rs::VIRTIO_NET_HDR_LEN;
 
 const IPV4_HEADER: usize = 20;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
+const UDP_HEADER: usize = 8;
 const PUSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 /// What both headers can take at most, with TCP's options.
 const HEADERS: usize = IPV4_HEADER + 60;
 const MAX_PACKET: usize = 65_535;
-/// Segments joined at most: what the other side can have cut one into.
+/// Packets joined at most: what the other side can have cut one into.
 pub(super) const MAX_SEGMENTS: usize = 128;
+/// Datagrams joined at most (UDP_MAX_SEGMENTS of Linux before 6.9).
+const MAX_DATAGRAMS: usize = 64;
 
 /// In the header of virtio: the checksum is to be finished.
 const NEEDS_CHECKSUM: u8 = 1;
-/// In the header of virtio: a TCP segment over IPv4 that is to be cut.
-const TCP_OVER_IPV4: u8 = 1;
-/// Where TCP has its checksum.
-const CHECKSUM_AT: u16 = 16;
 
-/// What is needed of a segment to join another to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
-    headers: usize,
-    payload: usize,
-    sequence: u32,
-    push: bool,
+enum Kind {
+    Tcp { sequence: u32, push: bool },
+    Udp,
 }
 
-/// `None` if it is something else, or a segment that must stay alone.
+/// What is needed of a packet to join another to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    kind: Kind,
+    headers: usize,
+    payload: usize,
+}
+
+/// `None` if it must stay alone.
 fn segment(packet: &[u8]) -> Option<Segment> {
     // Without options, and not a fragment.
-    let plain = packet.len() > IPV4_HEADER + 20
+    let plain = packet.len() > IPV4_HEADER + UDP_HEADER
         && packet[0] == 0x45
         && packet[6] & !0x40 == 0
-        && packet[7] == 0
-        && packet[9] == TCP;
-    if !plain {
-        return None;
+        && packet[7] == 0;
+    match packet.get(9) {
+        Some(&TCP) if plain => tcp(packet),
+        Some(&UDP) if plain => udp(packet),
+        _ => None,
     }
-    let headers = IPV4_HEADER + usize::from(packet[32] >> 4) * 4;
+}
+
+fn tcp(packet: &[u8]) -> Option<Segment> {
+    let headers = IPV4_HEADER + usize::from(packet.get(32)? >> 4) * 4;
     if headers < IPV4_HEADER + 20 || packet.len() <= headers || packet[33] & !PUSH != ACK {
         return None;
     }
     Some(Segment {
+        kind: Kind::Tcp {
+            sequence: u32::from_be_bytes([packet[24], packet[25], packet[26], packet[27]]),
+            push: packet[33] & PUSH != 0,
+        },
         headers,
         payload: packet.len() - headers,
-        sequence: u32::from_be_bytes([packet[24], packet[25], packet[26], packet[27]]),
-        push: packet[33] & PUSH != 0,
     })
 }
 
-/// Whether two segments differ in nothing but length, identification, sequence, PSH and checksums.
-fn alike(one: &[u8], other: &[u8], headers: usize) -> bool {
-    [0..2, 6..10, 12..24, 28..33, 34..36, 38..headers]
-        .into_iter()
-        .all(|part| one[part.clone()] == other[part])
+fn udp(packet: &[u8]) -> Option<Segment> {
+    let length = usize::from(u16::from_be_bytes([packet[24], packet[25]]));
+    // A checksum of zero is none, and must stay none.
+    let whole = length == packet.len() - IPV4_HEADER && packet[26..28] != [0, 0];
+    whole.then_some(Segment {
+        kind: Kind::Udp,
+        headers: IPV4_HEADER + UDP_HEADER,
+        payload: length - UDP_HEADER,
+    })
 }
 
-/// Packets that go to the kernel with one write: segments joined, or a single packet of any kind.
+impl Segment {
+    const fn push(self) -> bool {
+        matches!(self.kind, Kind::Tcp { push: true, .. })
+    }
+
+    /// Whether another comes where this one's payload, with all that was joined to it, ends.
+    fn goes_on(self, payload: usize, next: Self) -> bool {
+        match (self.kind, next.kind) {
+            (Kind::Tcp { sequence, .. }, Kind::Tcp { sequence: next, .. }) => {
+                next == sequence.wrapping_add(payload as u32)
+            }
+            (Kind::Udp, Kind::Udp) => true,
+            _ => false,
+        }
+    }
+
+    const fn most(self) -> usize {
+        match self.kind {
+            Kind::Tcp { .. } => MAX_SEGMENTS,
+            Kind::Udp => MAX_DATAGRAMS,
+        }
+    }
+
+    /// In the header of virtio: how it is to be cut.
+    const fn cut(self) -> u8 {
+        match self.kind {
+            Kind::Tcp { .. } => 1,
+            Kind::Udp => 5,
+        }
+    }
+
+    /// Where the checksum is, behind the header of IPv4.
+    const fn checksum_at(self) -> usize {
+        match self.kind {
+            Kind::Tcp { .. } => 16,
+            Kind::Udp => 6,
+        }
+    }
+
+    /// Whether two packets differ in nothing but length, identification, sequence, PSH and checksums.
+    fn alike(self, one: &[u8], other: &[u8]) -> bool {
+        let addresses_and_ports: [Range<usize>; 3] = [0..2, 6..10, 12..24];
+        let rest = match self.kind {
+            Kind::Tcp { .. } => [28..33, 34..36, 38..self.headers],
+            Kind::Udp => [0..0, 0..0, 0..0],
+        };
+        let mut parts = addresses_and_ports.into_iter().chain(rest);
+        parts.all(|part| one[part.clone()] == other[part])
+    }
+}
+
+/// Packets that go to the kernel with one write: some joined, or a single one of any kind.
 #[derive(Debug)]
 pub(super) struct Run<P> {
+    /// Whether the device takes UDP datagrams joined.
+    datagrams: bool,
     packets: Vec<P>,
     /// Of the first packet, if others can be joined to it.
     first: Option<Segment>,
@@ -70,9 +140,11 @@ pub(super) struct Run<P> {
     push: bool,
 }
 
-impl<P> Default for Run<P> {
-    fn default() -> Self {
+impl<P: AsRef<[u8]>> Run<P> {
+    /// Empty; `datagrams` says whether the device takes UDP datagrams joined.
+    pub(super) fn new(datagrams: bool) -> Self {
         Self {
+            datagrams,
             packets: Vec::with_capacity(MAX_SEGMENTS),
             first: None,
             payload: 0,
@@ -80,36 +152,34 @@ impl<P> Default for Run<P> {
             push: false,
         }
     }
-}
 
-impl<P: AsRef<[u8]>> Run<P> {
     /// Adds a packet, or gives it back: the run is to be written first.
     pub(super) fn push(&mut self, packet: P) -> Option<P> {
+        let segment =
+            segment(packet.as_ref()).filter(|segment| self.datagrams || segment.kind != Kind::Udp);
         let Some(head) = self.packets.first() else {
-            self.first = segment(packet.as_ref());
-            (self.payload, self.push) = self
-                .first
-                .map_or((0, false), |first| (first.payload, first.push));
-            self.complete = self.push || self.first.is_none();
+            self.first = segment;
+            self.payload = segment.map_or(0, |first| first.payload);
+            self.push = segment.is_some_and(Segment::push);
+            self.complete = self.push || segment.is_none();
             self.packets.push(packet);
             return None;
         };
-        let joined = self.first.zip(segment(packet.as_ref()));
-        let joined = joined.filter(|(first, next)| {
+        let joined = self.first.zip(segment).filter(|(first, next)| {
             !self.complete
-                && self.packets.len() < MAX_SEGMENTS
+                && self.packets.len() < first.most()
                 && next.headers == first.headers
                 && next.payload <= first.payload
-                && next.sequence == first.sequence.wrapping_add(self.payload as u32)
+                && first.goes_on(self.payload, *next)
                 && first.headers + self.payload + next.payload <= MAX_PACKET
-                && alike(head.as_ref(), packet.as_ref(), first.headers)
+                && first.alike(head.as_ref(), packet.as_ref())
         });
         let Some((first, next)) = joined else {
             return Some(packet);
         };
         self.payload += next.payload;
-        self.push = next.push;
-        self.complete = next.push || next.payload < first.payload;
+        self.push = next.push();
+        self.complete = self.push || next.payload < first.payload;
         self.packets.push(packet);
         None
     }
@@ -141,12 +211,12 @@ impl<P: AsRef<[u8]>> Run<P> {
         let length = first.headers + self.payload;
         let mut bytes = [0; VIRTIO_NET_HDR_LEN + HEADERS];
         let (virtio, rest) = bytes.split_at_mut(VIRTIO_NET_HDR_LEN);
-        (virtio[0], virtio[1]) = (NEEDS_CHECKSUM, TCP_OVER_IPV4);
+        (virtio[0], virtio[1]) = (NEEDS_CHECKSUM, first.cut());
         let fields = [
             first.headers as u16,
             first.payload as u16,
             IPV4_HEADER as u16,
-            CHECKSUM_AT,
+            first.checksum_at() as u16,
         ];
         for (place, field) in virtio[2..].chunks_exact_mut(2).zip(fields) {
             place.copy_from_slice(&field.to_ne_bytes());
@@ -157,12 +227,16 @@ impl<P: AsRef<[u8]>> Run<P> {
         headers[10..12].fill(0);
         let checksum = !folded(sum(&headers[..IPV4_HEADER]));
         headers[10..12].copy_from_slice(&checksum.to_be_bytes());
-        if self.push {
-            headers[33] |= PUSH;
+        let behind = (length - IPV4_HEADER) as u16;
+        match first.kind {
+            Kind::Tcp { .. } if self.push => headers[33] |= PUSH,
+            Kind::Tcp { .. } => {}
+            Kind::Udp => headers[24..26].copy_from_slice(&behind.to_be_bytes()),
         }
         // The kernel finishes it from the sum of the addresses, the protocol and the length.
-        let pseudo = sum(&headers[12..20]) + u32::from(TCP) + (length - IPV4_HEADER) as u32;
-        headers[36..38].copy_from_slice(&folded(pseudo).to_be_bytes());
+        let pseudo = sum(&headers[12..20]) + u32::from(headers[9]) + u32::from(behind);
+        let at = IPV4_HEADER + first.checksum_at();
+        headers[at..at + 2].copy_from_slice(&folded(pseudo).to_be_bytes());
         Header {
             bytes,
             length: VIRTIO_NET_HDR_LEN + first.headers,
@@ -224,6 +298,17 @@ mod tests {
         packet
     }
 
+    fn udp(checksum: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = tcp(0, ACK, payload);
+        packet.drain(28..52);
+        packet[9] = UDP;
+        let length = packet.len() as u16;
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[24..26].copy_from_slice(&(length - 20).to_be_bytes());
+        packet[26..28].fill(checksum);
+        packet
+    }
+
     fn written(run: &Run<Vec<u8>>) -> Vec<u8> {
         let (header, parts) = run.parts();
         let mut bytes = header.as_bytes().to_vec();
@@ -232,7 +317,7 @@ mod tests {
     }
 
     fn run(packets: &[Vec<u8>]) -> (Run<Vec<u8>>, usize) {
-        let mut run = Run::default();
+        let mut run = Run::new(true);
         let taken = packets
             .iter()
             .take_while(|packet| run.push(packet.to_vec()).is_none())
@@ -287,6 +372,30 @@ mod tests {
         assert_eq!(run(&[first.clone(), short, tcp(150, ACK, &[3; 50])]).1, 2);
         let push = tcp(100, ACK | PUSH, &[2; 100]);
         assert_eq!(run(&[first, push, tcp(200, ACK, &[3; 100])]).1, 2);
+    }
+
+    #[test]
+    fn datagrams_of_one_size_are_joined_where_the_device_takes_it() {
+        let (one, two, three) = (udp(1, &[1; 100]), udp(2, &[2; 100]), udp(3, &[3; 9]));
+        let (joined, taken) = run(&[one.clone(), two.clone(), three.clone(), one.clone()]);
+        assert_eq!(taken, 3);
+        let bytes = written(&joined);
+        let (virtio, packet) = bytes.split_at(VIRTIO_NET_HDR_LEN);
+        assert_eq!((virtio[1], packet.len()), (5, 237));
+        assert_eq!(packet[24..26], 217_u16.to_be_bytes());
+        assert_eq!(
+            packet[28..],
+            [&one[28..], &two[28..], &three[28..]].concat()
+        );
+        assert_eq!(run(&[one.clone(), udp(0, &[2; 100])]).1, 1);
+        assert_eq!(run(&[three, one.clone()]).1, 1);
+        let mut plain = Run::new(false);
+        assert_eq!(plain.push(one), None);
+        assert_eq!(plain.push(two.clone()), Some(two));
+        // One that says it is longer than it is.
+        let mut long = udp(1, &[1; 100]);
+        long[25] += 1;
+        assert_eq!(run(&[long.clone(), long]).1, 1);
     }
 
     proptest! {

@@ -10,10 +10,13 @@ use super::segments::Run;
 
 /// Keeps one run of packets. Their checksums inside are not looked at: as in the kernel's own WireGuard, what the
 /// tunnel has authenticated has not changed on its way.
-#[derive(Default)]
 pub(super) struct Writer(Run<Packet>);
 
 impl Writer {
+    pub(super) fn new(device: &SyncDevice) -> Self {
+        Self(Run::new(device.udp_gso()))
+    }
+
     /// Adds a packet, and writes those that it does not follow.
     pub(super) fn push(&mut self, packet: Packet, device: &SyncDevice) -> io::Result<()> {
         if let Some(packet) = self.0.push(packet) {

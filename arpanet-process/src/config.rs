@@ -50,6 +50,9 @@ pub struct ProcessConfig {
     pub state_dir: PathBuf,
     /// How a shim is started.
     pub shim: ShimCommand,
+    /// How many bytes of output are kept of each container; what is older than the last half of it may be gone. 64 MiB
+    /// where nothing else is said. For containers that are running, from their next start on.
+    pub log_limit: u64,
 }
 
 impl ProcessConfig {
@@ -59,6 +62,14 @@ impl ProcessConfig {
         Self {
             state_dir: state_dir.into(),
             shim,
+            log_limit: 64 << 20,
         }
+    }
+
+    /// Keeping this many bytes of each container's output.
+    #[must_use]
+    pub const fn log_limit(mut self, bytes: u64) -> Self {
+        self.log_limit = bytes;
+        self
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::ShimCommand;
+use crate::config::ProcessConfig;
 use crate::error::{at_file, own, system};
 use crate::folder::Folder;
 use crate::wire::{Answer, Frame, Refusal, Request, receive, send};
@@ -26,13 +26,15 @@ const ENDING: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Starts a shim for a container, and waits until the container's namespaces are there.
-pub(crate) async fn begin(shim: &ShimCommand, folder: &Folder, id: &str) -> Result<()> {
+pub(crate) async fn begin(config: &ProcessConfig, folder: &Folder, id: &str) -> Result<()> {
+    let shim = &config.shim;
     let failed = |error| at_file("can't be started as a shim", shim.path(), error);
     let mut child = tokio::process::Command::new(shim.path())
         .args(shim.args())
         .arg("serve")
         .arg(folder.path())
         .arg(id)
+        .arg(config.log_limit.to_string())
         .args(shim.args())
         .env_clear()
         .stdin(Stdio::null())

@@ -167,7 +167,7 @@ impl Engine {
             entry.apply(status);
             return Ok(());
         }
-        contact::begin(&self.config.shim, &entry.folder, &entry.record.id).await?;
+        contact::begin(&self.config, &entry.folder, &entry.record.id).await?;
         entry.apply(entry.folder.status()?);
         self.follow(entry);
         Ok(())

@@ -1,6 +1,7 @@
 //! Reading a container's output for somebody, while it is written by the shim.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -90,12 +91,12 @@ impl Position {
             let mut reader = match self {
                 Self::At(reader) => reader,
                 Self::Beginning(options) => {
-                    let Some(mut reader) = Reader::open(&path)? else {
+                    let Some((reader, first)) = begin(&path, &options)? else {
                         return Ok(Self::Beginning(options));
                     };
-                    // A reader that is gone is noticed by who reads on.
-                    if let Some(cut) = seek(&mut reader, &options)? {
-                        let _ = to.blocking_send(cut);
+                    if let Some(first) = first {
+                        // A reader that is gone is noticed by who reads on.
+                        let _ = to.blocking_send(first);
                     }
                     reader
                 }
@@ -111,36 +112,42 @@ impl Position {
     }
 }
 
-/// Goes to the first piece that is wanted. Where it is wanted in part, that part.
-fn seek(reader: &mut Reader, options: &LogOptions) -> io::Result<Option<Output>> {
-    let recent = |piece: &Piece| {
-        let since = options.since.unwrap_or(SystemTime::UNIX_EPOCH);
-        piece.at >= since
+/// A reader behind the first output that is wanted, and that output; `None` where nothing was ever written.
+fn begin(path: &Path, options: &LogOptions) -> io::Result<Option<(Reader, Option<Output>)>> {
+    let (Some(mut reader), Some(mut ahead)) = (Reader::open(path)?, Reader::open(path)?) else {
+        return Ok(None);
     };
-    // Pieces are in the order of time, so what is wanted is all that follows the first.
-    let mut first = reader.position();
+    // Pieces are in the order of time, so all is wanted that follows the first.
+    let since = options.since.unwrap_or(SystemTime::UNIX_EPOCH);
+    let recent = |piece: &Piece| piece.at >= since;
+    let Some(tail) = options.tail else {
+        let mut first = reader.next()?;
+        while first.as_ref().is_some_and(|piece| !recent(piece)) {
+            first = reader.next()?;
+        }
+        return Ok(Some((reader, first.map(|piece| piece.output))));
+    };
+    let mut old = 0;
+    let mut new = 0;
     let mut lines = 0;
     let mut open_line = false;
-    let mut wanted = false;
-    while let Some(piece) = reader.next()? {
-        wanted = wanted || recent(&piece);
-        if !wanted {
-            first = reader.position();
+    while let Some(piece) = ahead.next()? {
+        if new == 0 && !recent(&piece) {
+            old += 1;
             continue;
         }
+        new += 1;
         lines += newlines(&piece.output.bytes).count();
         open_line = piece.output.bytes.last().is_some_and(|byte| *byte != b'\n');
     }
-    let end = reader.position();
-    reader.seek(first)?;
-    let Some(tail) = options.tail else {
-        return Ok(None);
-    };
-    if tail == 0 {
-        reader.seek(end)?;
-        return Ok(None);
+    let unwanted = if tail == 0 { old + new } else { old };
+    for _ in 0..unwanted {
+        reader.next()?;
     }
-    let mut skip = (lines + usize::from(open_line)).saturating_sub(tail);
+    let mut skip = match tail {
+        0 => 0,
+        tail => (lines + usize::from(open_line)).saturating_sub(tail),
+    };
     while skip > 0 {
         let Some(piece) = reader.next()? else {
             break;
@@ -150,9 +157,10 @@ fn seek(reader: &mut Reader, options: &LogOptions) -> io::Result<Option<Output>>
             continue;
         };
         let rest: Bytes = piece.output.bytes.slice(cut + 1..);
-        return Ok((!rest.is_empty()).then(|| Output::new(piece.output.stream, rest)));
+        let first = (!rest.is_empty()).then(|| Output::new(piece.output.stream, rest));
+        return Ok(Some((reader, first)));
     }
-    Ok(None)
+    Ok(Some((reader, None)))
 }
 
 fn newlines(bytes: &Bytes) -> impl Iterator<Item = usize> {
@@ -173,13 +181,12 @@ mod tests {
     fn read(pieces: &[&str], options: &LogOptions) -> String {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("log");
-        let mut writer = Writer::open(&path).unwrap();
+        let mut writer = Writer::open(&path, 1 << 20).unwrap();
         for (second, piece) in (0..).zip(pieces) {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
             writer.append(OutputStream::Stdout, piece.as_bytes(), at);
         }
-        let mut reader = Reader::open(&path).unwrap().unwrap();
-        let first = seek(&mut reader, options).unwrap();
+        let (mut reader, first) = begin(&path, options).unwrap().unwrap();
         let rest = std::iter::from_fn(|| reader.next().unwrap()).map(|piece| piece.output);
         let outputs = first.into_iter().chain(rest);
         outputs

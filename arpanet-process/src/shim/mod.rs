@@ -39,9 +39,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let folder = arguments.next().map(|path| Folder::at(PathBuf::from(path)));
     let result = match (part.as_ref().and_then(|part| part.to_str()), folder) {
         (Some("serve"), Some(folder)) => {
-            match arguments.next().and_then(|id| id.into_string().ok()) {
-                Some(id) => serve::run(&folder, &id, arguments.collect()),
-                None => Err(misused()),
+            let mut word = || arguments.next().and_then(|word| word.into_string().ok());
+            match (word(), word().and_then(|limit| limit.parse().ok())) {
+                (Some(id), Some(limit)) => serve::run(&folder, &id, limit, arguments.collect()),
+                _ => Err(misused()),
             }
         }
         (Some("init"), Some(folder)) => init::run(&folder),

@@ -27,11 +27,11 @@ use crate::wire::Refusal;
 /// How long the last answers may take before the shim ends all the same.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-pub(super) fn run(folder: &Folder, id: &str, prefix: Vec<OsString>) -> Result<()> {
+pub(super) fn run(folder: &Folder, id: &str, log_limit: u64, prefix: Vec<OsString>) -> Result<()> {
     close_strangers();
     // Fails for the leader of a group only, which has left its starter's group already.
     let _ = setsid();
-    let outcome = begin(folder, id, prefix);
+    let outcome = begin(folder, id, log_limit, prefix);
     match outcome {
         Ok((runtime, lock, shim)) => {
             let outcome = runtime.block_on(shim.run());
@@ -63,6 +63,7 @@ fn close_strangers() {
 fn begin(
     folder: &Folder,
     id: &str,
+    log_limit: u64,
     prefix: Vec<OsString>,
 ) -> Result<(tokio::runtime::Runtime, Flock<File>, Shim)> {
     chdir("/").map_err(|error| system("the root directory can't be entered", error))?;
@@ -72,7 +73,7 @@ fn begin(
         let message = "the container was removed meanwhile, and another made in its place";
         return Err(own(ErrorKind::Conflict, message));
     }
-    let log = Writer::open(&folder.log())
+    let log = Writer::open(&folder.log(), log_limit)
         .map_err(|error| at_file("can't be opened", &folder.log(), error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ),
     ("the_same_again_and_another", the_same_again_and_another),
     ("nothing_is_left_behind", nothing_is_left_behind),
+    ("thirty_at_once", thirty_at_once),
     ("an_ended_one_starts_again", an_ended_one_starts_again),
     ("two_runtimes_side_by_side", two_runtimes_side_by_side),
 ];
@@ -204,6 +205,44 @@ fn nothing_is_left_behind() {
         assert_eq!(left, [".lock"]);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         assert!(!mounts.contains(scene.folder().to_str().unwrap()));
+    });
+}
+
+fn thirty_at_once() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let all: Vec<_> = (0..30)
+            .map(|number| {
+                let runtime = runtime.clone();
+                let spec = shell(&format!("w{number}"), "exec sleep 1000");
+                tokio::spawn(async move { run(&runtime, &spec).await })
+            })
+            .collect();
+        let mut namespaces = std::collections::BTreeSet::new();
+        for one in all {
+            let container = one.await.unwrap();
+            assert_eq!(container.state, ContainerState::Running);
+            namespaces.insert(fs::read_link(path_of(&container)).unwrap());
+        }
+        assert_eq!(namespaces.len(), 30);
+        let ends: Vec<_> = runtime
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|container| {
+                let runtime = runtime.clone();
+                tokio::spawn(async move {
+                    let code = runtime.stop(&container.name).await.unwrap();
+                    runtime.remove(&container.name).await.unwrap();
+                    code
+                })
+            })
+            .collect();
+        for end in ends {
+            assert_eq!(end.await.unwrap(), 143);
+        }
+        assert_eq!(runtime.list().await.unwrap(), []);
     });
 }
 

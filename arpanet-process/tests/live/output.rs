@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         following_over_a_restart_until_removal,
     ),
     ("much_output_is_whole", much_output_is_whole),
+    ("endless_output_has_a_limit", endless_output_has_a_limit),
 ];
 
 async fn all(runtime: &ProcessRuntime, container: &str, options: LogOptions) -> (String, String) {
@@ -104,5 +105,30 @@ fn much_output_is_whole() {
         assert_eq!(lines[199_999], "200000");
         let (tail, _) = all(&runtime, "w1", LogOptions::all().tail(3)).await;
         assert_eq!(tail, "199998\n199999\n200000\n");
+    });
+}
+
+fn endless_output_has_a_limit() {
+    scene(async |scene| {
+        let limit = 200_000;
+        let runtime = ProcessRuntime::open(scene.config().log_limit(limit))
+            .await
+            .unwrap();
+        run(&runtime, &shell("w1", "seq 1 100000")).await;
+        assert_eq!(exit_code(&runtime, "w1").await, 0);
+        let size = |file: &str| {
+            let path = scene.folder().join("w1").join(file);
+            std::fs::metadata(path).unwrap().len()
+        };
+        // One piece, of 64 KiB at most, may be over it in each.
+        assert!(size("log") + size("log.old") < limit + 2 * (65 << 10));
+        let (out, _) = all(&runtime, "w1", LogOptions::all().tail(2)).await;
+        assert_eq!(out, "99999\n100000\n");
+        let (out, _) = all(&runtime, "w1", LogOptions::all()).await;
+        assert!(
+            out.len() > 90_000 && out.ends_with("\n100000\n"),
+            "{}",
+            out.len()
+        );
     });
 }

@@ -59,7 +59,7 @@ fn main() {
     if without_segmentation(&a) && without_segmentation(&b) {
         let plain = gigabits(&a, &b, b.overlay, length);
         println!(
-            "  tunnel          {plain:6.2} Gbit/s where the wire takes single datagrams only, as most network cards do"
+            "  tunnel          {plain:6.2} Gbit/s where the wire takes single datagrams only, as network cards do"
         );
     }
     let (inside, outside) = (round_trip(&a, &b, true), round_trip(&a, &b, false));

@@ -45,7 +45,7 @@ impl ShimCommand {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessConfig {
-    /// Where containers are kept, each in a folder of its name. Made with mode 0700 where it is missing; to be on a disk
+    /// Where containers are kept, each in a folder of its name. Made with mode 0700 where it is missing, as is each container's; to be on a disk
     /// that outlives a restart of the machine, and used by one runtime at a time.
     pub state_dir: PathBuf,
     /// How a shim is started.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::ProcessConfig;
 use crate::error::{at_file, own, system};
 use crate::folder::Folder;
+use crate::identity::Identity;
 use crate::wire::{Answer, Frame, Refusal, Request, receive, send};
 
 /// How long a shim may take to begin. It makes namespaces, which takes milliseconds; a busy machine takes longer.
@@ -166,12 +167,12 @@ pub(crate) async fn is_gone(folder: &Folder) -> bool {
 }
 
 /// Waits until a process is gone that ends by itself, and ends by force one that does not.
-pub(crate) async fn until_dead(process: &crate::identity::Identity) {
+pub(crate) async fn until_dead(process: &Identity) {
     let due = Instant::now() + ENDING;
-    while process.is_alive() {
+    let last = due + ENDING;
+    while process.is_alive() && Instant::now() < last {
         if Instant::now() >= due {
             process.kill();
-            return;
         }
         sleep(LOOK).await;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -243,10 +244,21 @@ impl Engine {
             .config
             .state_dir
             .join(format!("{BEING_REMOVED}{}", entry.record.id));
-        fs::rename(place, &going).map_err(|error| at_file("can't be removed", place, error))?;
+        match fs::rename(place, &going) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at_file("can't be removed", place, error));
+            }
+            // Where somebody removed it by hand there is nothing left to do.
+            _ => {}
+        }
         self.containers().remove(name);
         entry.remove();
-        fs::remove_dir_all(&going).map_err(|error| at_file("can't be removed", &going, error))
+        match fs::remove_dir_all(&going) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(at_file("can't be removed", &going, error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -57,17 +57,13 @@ impl Folder {
         &self.0
     }
 
-    /// Makes a folder that only its owner can look into; one that is there stays, and is closed to others.
+    /// Makes a folder that only its owner can look into. One that is there stays as it is.
     pub(crate) fn make(path: &Path) -> Result<()> {
-        let failed = |error| at_file("can't be made", path, error);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
-            .map_err(failed)?;
-        let mut permissions = fs::metadata(path).map_err(failed)?.permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o700);
-        fs::set_permissions(path, permissions).map_err(failed)
+            .map_err(|error| at_file("can't be made", path, error))
     }
 
     pub(crate) fn log(&self) -> PathBuf {

@@ -150,6 +150,11 @@ impl Supervisor {
                     let _ = starter.send(Err(Refusal::from(&error)));
                     return;
                 }
+                // What comes next has to be later than what is written.
+                self.status.send_if_modified(|status| {
+                    status.sequence = next.sequence;
+                    false
+                });
                 self.starters.push(starter);
                 self.start().await;
             }
@@ -243,8 +248,9 @@ impl Supervisor {
     }
 
     fn kill_within(&mut self, grace: Duration) {
-        let due = Instant::now() + grace;
-        self.kill_at = Some(self.kill_at.map_or(due, |earlier| earlier.min(due)));
+        // One beyond all time is none.
+        let due = Instant::now().checked_add(grace);
+        self.kill_at = self.kill_at.into_iter().chain(due).min();
     }
 
     fn next(&self, state: ContainerState) -> Status {

@@ -51,6 +51,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         a_damaged_file_is_refused_by_path,
     ),
     ("a_full_disk", a_full_disk),
+    ("a_folder_removed_by_hand", a_folder_removed_by_hand),
     ("restarts_keep_the_namespace", restarts_keep_the_namespace),
     ("a_watch_tells_each_change", a_watch_tells_each_change),
     (
@@ -364,6 +365,25 @@ async fn full_disk(place: &tempfile::TempDir) {
     );
     runtime.remove(&name("w1")).await.unwrap();
     runtime.remove(&name("w2")).await.unwrap();
+}
+
+fn a_folder_removed_by_hand() {
+    scene(async |scene| {
+        let runtime = scene.open().await;
+        let mut spec = shell("w1", "sleep 1000");
+        spec.stop_grace = Some(std::time::Duration::MAX);
+        let made = run(&runtime, &spec).await;
+        let shim = shims(&scene.folder())[0];
+        fs::remove_dir_all(scene.folder().join("w1")).unwrap();
+        runtime.remove(&name("w1")).await.unwrap();
+        until("its processes are gone", async || {
+            !path_of(&made).exists() && !fs::exists(format!("/proc/{shim}")).unwrap()
+        })
+        .await;
+        // And the name is free.
+        run(&runtime, &spec).await;
+        assert_eq!(runtime.stop(&name("w1")).await.unwrap(), 143);
+    });
 }
 
 fn restarts_keep_the_namespace() {

@@ -90,11 +90,17 @@ impl Engine {
     /// What speaks against an admission here: who has the address or the name, or is about to get it.
     fn objection(&self, entry: &RosterEntry) -> Option<RosterEntry> {
         let roster = self.roster();
-        if let Some(held) = roster.entry(entry.node)
-            && (held.identity != entry.identity || held.forgotten)
-            && winner(held, entry) != *entry
-        {
-            return Some(held.clone());
+        if let Some(held) = roster.entry(entry.node) {
+            let own = held.identity == entry.identity;
+            // A forgotten node's address is free for all but itself, a dead one's for whoever replaces it.
+            let free = if own {
+                !held.forgotten
+            } else {
+                entry.generation > held.generation && (held.forgotten || !self.is_alive(held.node))
+            };
+            if !free {
+                return Some(held.clone());
+            }
         }
         if let Some(held) = roster.by_name(&entry.name)
             && held.node != entry.node
@@ -253,7 +259,13 @@ fn winner(one: &RosterEntry, other: &RosterEntry) -> RosterEntry {
 
 fn refusal(entry: &RosterEntry, objection: &RosterEntry, roster: &Roster) -> Error {
     if roster.holder(objection.node).is_none() {
-        return if objection.forgotten {
+        return if objection.forgotten && objection.identity == entry.identity {
+            Error::new(
+                ErrorKind::PermissionDenied,
+                format!("{} was forgotten by this cluster", entry.node),
+            )
+            .with_hint("reset this node and join again")
+        } else if objection.forgotten {
             Error::new(
                 ErrorKind::Conflict,
                 format!(

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use crate::WireGuardConfig;
 use crate::ping::Pinger;
@@ -33,6 +33,8 @@ const ROUND: Duration = Duration::from_secs(2);
 const LOST: u32 = 3;
 /// How often somebody who waits for a peer asks.
 const ASKING: Duration = Duration::from_millis(50);
+/// How often it tries another handshake.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long an earlier process's routes may wait for their peers.
 const STALE: Duration = Duration::from_secs(30);
 
@@ -208,20 +210,29 @@ impl Running {
             .map(|node| async move { (node, self.pinger.ping(node.overlay(), ROUND).await) })
             .collect();
         while let Some((node, round_trip)) = pings.next().await {
-            self.note(node, round_trip);
+            if self.note(node, round_trip)
+                && let Some(key) = self.key_of(node)
+            {
+                // A session of which the other side knows nothing lives for 15 s, unless another is agreed on.
+                let _ = self.tunnel.nudge(&key);
+            }
         }
     }
 
-    fn note(&self, node: NodeAddr, round_trip: Option<Duration>) {
-        if let Some(peer) = self.peers().get_mut(&node) {
-            match round_trip {
-                Some(_) => {
-                    peer.round_trip = round_trip;
-                    peer.unanswered = 0;
-                }
-                None => peer.unanswered = peer.unanswered.saturating_add(1),
+    /// Whether the peer was in reach and now does not answer.
+    fn note(&self, node: NodeAddr, round_trip: Option<Duration>) -> bool {
+        let mut peers = self.peers();
+        let Some(peer) = peers.get_mut(&node) else {
+            return false;
+        };
+        match round_trip {
+            Some(_) => {
+                peer.round_trip = round_trip;
+                peer.unanswered = 0;
             }
+            None => peer.unanswered = peer.unanswered.saturating_add(1),
         }
+        (1..=LOST).contains(&peer.unanswered)
     }
 
     async fn connect(&self, spec: PeerSpec) -> Result<()> {
@@ -317,6 +328,7 @@ impl Running {
         };
         let deadline = Instant::now() + limit;
         let mut ticks = interval(ASKING);
+        let mut again = interval_at(Instant::now() + AGAIN, AGAIN);
         let mut asked = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -325,6 +337,7 @@ impl Running {
                     self.note(node, Some(round_trip));
                     return Ok(());
                 }
+                _ = again.tick() => self.tunnel.nudge(&key)?,
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }

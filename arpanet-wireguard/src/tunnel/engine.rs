@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arpanet_core::{Error, ErrorKind, Result};
 use gotatun::noise::Tunn;
@@ -25,6 +25,10 @@ use super::{PeerConfig, PeerStatus, PrivateKey, PublicKey};
 
 /// Handshakes a second from one address before it has to show that the address is its own.
 const HANDSHAKES_A_SECOND: u64 = 100;
+/// How long an initiation has before another may be begun without need. The protocol remembers two: when both sides begin
+/// twice at the same moment, each forgets what the other answers, and both wait 15 s with sessions of which the other
+/// knows nothing.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// How often retries, rekeying and keepalives are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -185,16 +189,26 @@ impl Engine {
         table.by_key.values().map(|peer| peer.status()).collect()
     }
 
+    /// Begins a handshake, unless one has just begun.
     pub(super) fn handshake(&self, peer: &Arc<Peer>, session: &mut Session) {
+        if session
+            .began
+            .is_some_and(|began| began.elapsed() < PATIENCE)
+        {
+            return;
+        }
         if let Some(init) = session.tunn.format_handshake_initiation(true) {
             self.emit(peer, session, init.into());
         }
     }
 
     /// Sends what the protocol wants sent, and remembers whose index it carries.
-    pub(super) fn emit(&self, peer: &Arc<Peer>, session: &Session, message: WgKind) {
+    pub(super) fn emit(&self, peer: &Arc<Peer>, session: &mut Session, message: WgKind) {
         let index = match &message {
-            WgKind::HandshakeInit(init) => Some(init.sender_idx.get()),
+            WgKind::HandshakeInit(init) => {
+                session.began = Some(Instant::now());
+                Some(init.sender_idx.get())
+            }
             WgKind::HandshakeResp(response) => Some(response.sender_idx.get()),
             WgKind::CookieReply(_) | WgKind::Data(_) => None,
         };
@@ -230,7 +244,7 @@ impl Engine {
             for peer in peers {
                 let mut session = peer.lock();
                 if let Some(message) = session.tick() {
-                    self.emit(&peer, &session, message);
+                    self.emit(&peer, &mut session, message);
                 }
             }
             self.wait(None, Some(TICK));

@@ -166,7 +166,7 @@ impl Inbound<'_> {
         match session.tunn.handle_incoming_packet(message) {
             TunnResult::WriteToNetwork(answer) => {
                 session.endpoint = Some(from);
-                self.engine.emit(&peer, &session, answer);
+                self.engine.emit(&peer, &mut session, answer);
                 self.engine.send_waiting(&peer, &mut session);
                 Some(())
             }

@@ -102,8 +102,8 @@ pub trait Tunnel: fmt::Debug + Send + Sync + 'static {
     /// All peers, ordered by key. None after [`stop`](Self::stop).
     fn peers(&self) -> Vec<PeerStatus>;
 
-    /// Begins a handshake now, not at the next retry: a sign of life was seen. Ignores unknown peers; each call begins
-    /// a new one.
+    /// Begins a handshake now, not at the next retry: a sign of life was seen. Ignores unknown peers, and
+    /// does nothing while one has just begun.
     ///
     /// # Errors
     /// As [`set_peer`](Self::set_peer).

@@ -130,7 +130,7 @@ impl Batch {
                     Err(packet) => {
                         let dropped = &engine.counters.no_session;
                         if let Some(message) = session.keep(&packet, dropped) {
-                            engine.emit(peer, &session, message);
+                            engine.emit(peer, &mut session, message);
                         }
                     }
                 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use gotatun::noise::Tunn;
 use gotatun::packet::{Packet, WgKind};
@@ -25,6 +26,8 @@ const WAITING: usize = 32;
 pub(super) struct Session {
     pub(super) tunn: Tunn,
     pub(super) endpoint: Option<SocketAddr>,
+    /// When this side last began a handshake.
+    pub(super) began: Option<Instant>,
     waiting: usize,
 }
 
@@ -75,6 +78,7 @@ impl Peer {
                 tunn,
                 endpoint: None,
                 waiting: 0,
+                began: None,
             }),
         }
     }

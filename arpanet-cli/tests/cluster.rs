@@ -1,0 +1,197 @@
+//! Three hosts become one cluster, as an operator does it by hand.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod site;
+
+use std::time::Duration;
+
+use site::{BINARY, SEED, Site, until};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Addresses, names, roles and states of all nodes, as a host sees them.
+fn nodes(site: &Site, host: &str) -> Vec<String> {
+    let status = site.status(host);
+    let nodes = status["nodes"].as_array().unwrap();
+    let text = |node: &serde_json::Value, key: &str| node[key].as_str().unwrap_or("?").to_owned();
+    nodes
+        .iter()
+        .map(|node| {
+            ["address", "name", "role", "state", "endpoint"]
+                .map(|key| text(node, key))
+                .join(" ")
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn three_hosts_list_each_other_and_find_services_by_name() {
+    let Some(site) = Site::up(3).await else {
+        return;
+    };
+    site.cluster();
+    let all = [
+        "0.1 node1 boot alive 192.168.8.120:51820",
+        "0.2 node2 server alive 192.168.8.121:51820",
+        "0.14 node3 client alive 192.168.8.122:51820",
+    ];
+    for host in ["node1", "node2", "node3"] {
+        until(
+            "all three are alive",
+            LIMIT,
+            || nodes(&site, host),
+            |nodes| *nodes == all,
+        );
+    }
+    until(
+        "round trips are measured",
+        LIMIT,
+        || site.status("node1"),
+        |status| {
+            let nodes = status["nodes"].as_array().unwrap();
+            nodes[1..].iter().all(|node| node["rtt_ms"].is_f64())
+        },
+    );
+    site.ok(
+        "node3",
+        "run --net 10.1.0.0/16 --service web --port 80 --name w1 -- busybox httpd -f -p 80 -h /etc",
+    );
+    let ip = site.ok("node2", "resolve web");
+    assert!(ip.starts_with("10.1."), "{ip}");
+    site.ok("node2", "run --net 10.1.0.0/16 --name c1 -- sleep 600");
+    site.ok("node2", "run --net 10.2.0.0/16 --name c2 -- sleep 600");
+    let fetched = site.ok(
+        "node2",
+        "exec c1 -- busybox wget -qO- http://web.service.consul/hostname",
+    );
+    assert_eq!(fetched, "w1");
+    for to in [
+        ip.as_str(),
+        "10.255.0.1",
+        "10.254.0.1",
+        "10.253.0.1",
+        "10.255.0.2",
+        "10.254.0.14",
+    ] {
+        let outcome = site.arpanet2("node2", &format!("exec c2 -- ping -c2 -W2 {to}"));
+        assert_eq!(outcome.code, Some(1), "{to}: {outcome:?}");
+        assert!(outcome.out.contains("Packet filtered"), "{to}: {outcome:?}");
+    }
+    let nobody = site.run(
+        "node1",
+        "setpriv --reuid 65534 --clear-groups ping -c1 -W1 10.254.0.2",
+    );
+    assert_ne!(nobody.code, Some(0), "{nobody:?}");
+    site.ok("node3", "rm w1");
+    until(
+        "its name is gone",
+        LIMIT,
+        || site.ok("node2", "resolve web"),
+        String::is_empty,
+    );
+}
+
+#[tokio::test]
+async fn a_cut_host_is_out_of_dns_and_back_when_it_heals() {
+    let Some(site) = Site::up(3).await else {
+        return;
+    };
+    site.cluster();
+    site.ok("node3", "register web --port 80");
+    let resolved = || site.arpanet2("node2", "resolve web").out;
+    until("the name is there", LIMIT, resolved, |ip| {
+        ip == "10.255.0.14"
+    });
+    site.lab.cut("node3", None).await.unwrap();
+    until(
+        "the name is gone",
+        Duration::from_secs(5),
+        resolved,
+        String::is_empty,
+    );
+    site.lab.heal(Some("node3")).await.unwrap();
+    until("the name is back", Duration::from_secs(5), resolved, |ip| {
+        ip == "10.255.0.14"
+    });
+}
+
+#[tokio::test]
+async fn a_host_without_power_comes_back_by_itself_and_with_another_address() {
+    let Some(site) = Site::up(3).await else {
+        return;
+    };
+    site.cluster();
+    for host in ["node1", "node2", "node3"] {
+        site.lab.kill(host).await.unwrap();
+    }
+    site.lab
+        .readdress("node2", "192.168.8.200".parse().unwrap())
+        .await
+        .unwrap();
+    for host in ["node3", "node1", "node2"] {
+        site.lab.start(host).await.unwrap();
+        site.ok(host, "start");
+    }
+    for host in ["node1", "node2", "node3"] {
+        until(
+            "all three are alive, one elsewhere",
+            LIMIT,
+            || nodes(&site, host),
+            |nodes| {
+                nodes.iter().all(|node| node.contains(" alive "))
+                    && nodes[1] == "0.2 node2 server alive 192.168.8.200:51820"
+            },
+        );
+    }
+    let pings = |from, to: &str| site.run(from, &format!("ping -c1 -W1 {to}")).code;
+    for (from, to) in [
+        ("node1", "10.255.0.2"),
+        ("node2", "10.255.0.14"),
+        ("node3", "10.255.0.1"),
+    ] {
+        until(
+            "hosts reach each other",
+            LIMIT,
+            || pings(from, to),
+            |code| *code == Some(0),
+        );
+    }
+}
+
+#[tokio::test]
+async fn reset_gives_every_host_back_as_it_was() {
+    let Some(site) = Site::up(2).await else {
+        return;
+    };
+    let facts = [
+        "ip -d link",
+        "ip addr",
+        "ip route show table all",
+        "ip rule",
+        "cat /proc/self/mountinfo",
+        "find /etc /var/lib /run -xdev -newer /proc/1",
+        "ps -e -o comm=",
+    ];
+    let snapshot = |host: &str| facts.map(|fact| site.run(host, fact).out);
+    let before = ["node1", "node2"].map(snapshot);
+    site.ok("node1", "boot 0.1 Apples");
+    site.ok("node2", &format!("server 0.2 Apples 0.1 {SEED}"));
+    site.ok("node2", "run --net 10.1.0.0/16 --name c1 -- sleep 600");
+    let listed = site.run("node2", &format!("pgrep -af {BINARY}"));
+    assert!(!listed.out.contains("Apples"), "{listed:?}");
+    for host in ["node2", "node1"] {
+        site.ok(host, "reset");
+    }
+    let after = ["node1", "node2"].map(snapshot);
+    for (before, after) in before.iter().zip(&after) {
+        for (fact, (before, after)) in facts.iter().zip(before.iter().zip(after)) {
+            let lines = |text: &str| -> Vec<String> {
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(lines(before), lines(after), "{fact}");
+        }
+    }
+}

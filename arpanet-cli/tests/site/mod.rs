@@ -1,0 +1,153 @@
+//! A lab of the test's own, and the binary in its hosts as an operator types it.
+
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use arpanet_lab::{HolderCommand, Lab, LabConfig};
+use tempfile::TempDir;
+
+/// The binary under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_arpanet2");
+/// The underlay address of `node1`.
+pub(crate) const SEED: &str = "192.168.8.120";
+
+/// What a command came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout)
+                .trim_end()
+                .to_owned(),
+            err: String::from_utf8_lossy(&output.stderr)
+                .trim_end()
+                .to_owned(),
+        }
+    }
+}
+
+/// A lab that is removed also when its test fails.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) lab: Lab,
+    config: LabConfig,
+    _folder: TempDir,
+}
+
+impl Site {
+    /// `None`, with a word why, where there is no root; a failure where root is promised.
+    pub(crate) async fn up(hosts: u8) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
+            assert!(
+                !promised.split(',').any(|name| name == "root"),
+                "ARPANET_LIVE promises root"
+            );
+            eprintln!("skipped: a lab needs root");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let config = LabConfig::new(
+            folder.path().join("lab"),
+            HolderCommand::new(PathBuf::from(BINARY), ["holder"]),
+        );
+        Some(Self {
+            lab: Lab::up(config.clone(), hosts).await.unwrap(),
+            config,
+            _folder: folder,
+        })
+    }
+
+    /// Runs a command line in a host. Words are separated by single spaces.
+    pub(crate) fn run(&self, host: &str, line: &str) -> Outcome {
+        let words: Vec<&str> = line.split(' ').collect();
+        self.lab.output(host, &words).unwrap().into()
+    }
+
+    /// Runs `arpanet2` in a host.
+    pub(crate) fn arpanet2(&self, host: &str, line: &str) -> Outcome {
+        self.run(host, &format!("{BINARY} {line}"))
+    }
+
+    /// Runs `arpanet2` in a host, which has to succeed; what it printed.
+    pub(crate) fn ok(&self, host: &str, line: &str) -> String {
+        let outcome = self.arpanet2(host, line);
+        assert_eq!(
+            outcome.code,
+            Some(0),
+            "{host}: {line}: {outcome:?}\n{}",
+            self.log(host)
+        );
+        outcome.out
+    }
+
+    /// What the agent of a host has logged.
+    pub(crate) fn log(&self, host: &str) -> String {
+        self.run(host, "tail -n 40 /var/lib/arpanet2/agent.log").out
+    }
+
+    /// `status --json` of a host.
+    pub(crate) fn status(&self, host: &str) -> serde_json::Value {
+        serde_json::from_str(&self.ok(host, "status --json")).unwrap()
+    }
+
+    /// node1 boots as 0.1, node2 joins as the server 0.2, node3 as the client 0.14, as many as there are.
+    pub(crate) fn cluster(&self) {
+        let joins = [
+            ("node2", "server 0.2 Apples 0.1 192.168.8.120"),
+            ("node3", "client 0.14 Apples 0.1 192.168.8.120"),
+        ];
+        self.ok("node1", "boot 0.1 Apples");
+        let hosts = self.lab.status().unwrap().len();
+        for (host, line) in &joins[..hosts - 1] {
+            self.ok(host, line);
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let config = self.config.clone();
+        // Not on this test's own runtime, which may be the one that unwinds.
+        let down = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async { Lab::open(config)?.down().await })
+        });
+        match down.join() {
+            Ok(Ok(())) => {}
+            failed if std::thread::panicking() => eprintln!("the lab is left: {failed:?}"),
+            failed => panic!("the lab is left: {failed:?}"),
+        }
+    }
+}
+
+/// Asks again and again until the answer is right. How long it took.
+pub(crate) fn until<T: std::fmt::Debug>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl FnMut() -> T,
+    right: impl Fn(&T) -> bool,
+) -> Duration {
+    let began = Instant::now();
+    loop {
+        let answer = ask();
+        if right(&answer) {
+            return began.elapsed();
+        }
+        assert!(
+            began.elapsed() < limit,
+            "{what}: still {answer:?} after {limit:?}"
+        );
+    }
+}

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, wait};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, pause, setgroups, sethostname, setresgid, setresuid, setsid};
 
 /// The entry of a holder, with the arguments that follow those of its [`HolderCommand`](crate::HolderCommand).
@@ -117,13 +117,15 @@ fn init(name: &OsStr, disk: &Path) -> std::io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
     nix::unistd::dup2_stdout(&null).map_err(context("standard output"))?;
     nix::unistd::dup2_stderr(&null).map_err(context("standard error"))?;
+    // The first process of a host is sent no signal that it does not handle, unless it waits for it.
+    let mut ended = SigSet::empty();
+    ended.add(Signal::SIGCHLD);
+    ended.thread_block().map_err(context("signals"))?;
     loop {
-        match wait() {
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {}
-            // Nobody there: sleep until there is. A child that came and went meanwhile is reaped next time.
-            Err(Errno::ECHILD) => pause(),
-            _ => {}
-        }
+        while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) =
+            waitpid(None, Some(WaitPidFlag::WNOHANG))
+        {}
+        ended.wait().map_err(context("signals"))?;
     }
 }
 

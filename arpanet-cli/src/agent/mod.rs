@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use arpanet_core::admission::{Password, Seed};
 use arpanet_core::roster::Role;
 use arpanet_core::{Error, ErrorKind, Result};
+use arpanet_join::Verifier;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -73,7 +74,16 @@ pub(crate) fn run(context: &Context, order: Order, tell: impl Fn(Report)) -> Res
         .enable_all()
         .build()
         .map_err(|source| Error::new(ErrorKind::Internal, "no threads").with_source(source))?;
-    let outcome = runtime.block_on(serve(context, order, &tell));
+    let lock = lock::acquire(&context.paths);
+    let outcome = match &lock {
+        Ok(_) => runtime.block_on(serve(context, order, &tell)),
+        Err(_) => Ok(()),
+    };
+    // Kept until nothing of the agent runs any more: others wait for it.
+    let (_lock, outcome) = match lock {
+        Ok(lock) => (Some(lock), outcome),
+        Err(error) => (None, Err(error)),
+    };
     if let Err(error) = &outcome {
         tracing::error!(%error, "the agent ends");
         tell(Report::Failed(Failure::from(error)));
@@ -147,7 +157,6 @@ fn plan(context: &Context, order: Order) -> Result<(Me, Plan)> {
 
 async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Result<()> {
     let paths = &context.paths;
-    let _lock = lock::acquire(paths)?;
     let (me, plan) = plan(context, order)?;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -165,9 +174,31 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
         Plan::Resume(kept) => kept.verifier.clone(),
         _ => None,
     };
+    let was_member = matches!(plan, Plan::Resume(_));
+    match come_up(context, &me, plan, settings, verifier).await {
+        Ok((stack, listener)) => attend(context, &me, stack, listener, tell).await,
+        Err(error) => {
+            let _ = std::fs::remove_file(paths.socket());
+            if !was_member {
+                // Nobody knows this identity: the next attempt makes another.
+                let _ = state::remove(&paths.identity());
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Brings the node up. The socket is there before, so that its place is known to be free.
+async fn come_up(
+    context: &Context,
+    me: &Me,
+    plan: Plan,
+    settings: Settings,
+    verifier: Option<Verifier>,
+) -> Result<(Stack, UnixListener)> {
     let listener = listen(context)?;
-    let stack = Stack::build(context, &me, settings, verifier).await?;
-    let cluster = stack.cluster.clone();
+    let stack = Stack::build(context, me, settings, verifier).await?;
+    let cluster = &stack.cluster;
     match plan {
         Plan::Boot(password) => cluster.boot(&password).await?,
         Plan::Join {
@@ -178,6 +209,18 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
         } => cluster.join(&password, role, seed, replace).await?,
         Plan::Resume(kept) => cluster.resume(kept.membership).await?,
     }
+    Ok((stack, listener))
+}
+
+/// Serves until it is told to end.
+async fn attend(
+    context: &Context,
+    me: &Me,
+    stack: Stack,
+    listener: UnixListener,
+    tell: &impl Fn(Report),
+) -> Result<()> {
+    let cluster = stack.cluster;
     let (endings, mut asked) = mpsc::channel(1);
     let api = api::router(api::Context {
         cluster: cluster.clone(),
@@ -195,7 +238,7 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
         Ending::Reset => cluster.resign().await,
     };
     server.abort();
-    let _ = std::fs::remove_file(paths.socket());
+    let _ = std::fs::remove_file(context.paths.socket());
     ended
 }
 

@@ -84,7 +84,7 @@ fn simulated(nodes: u16, runs: u64) {
             .0
             .push(world.until(secs(10), "spread", |world| world.spread(2, "web", "1")));
         world.step = ms(10);
-        world.run(secs(5));
+        world.run(secs(3));
 
         let bytes = |world: &World| world.hosts.values().map(|host| host.bytes).sum::<u64>();
         let before = bytes(&world);
@@ -108,7 +108,7 @@ fn simulated(nodes: u16, runs: u64) {
         world.until(secs(30), "all alive", World::all_alive);
 
         world.kill(2);
-        world.run(secs(10));
+        world.run(secs(4));
         world.restart(2);
         again.0.push(world.until(secs(30), "back", |world| {
             others

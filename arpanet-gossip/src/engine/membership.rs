@@ -1,5 +1,6 @@
 //! Who is there: what foca says, what this node sees itself, and where everybody is.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const CALLED_AT_ONCE: usize = 3;
 /// What this node said so lately is told to who comes up, in case it has missed it; to no more than these at once.
 const RECENT: Duration = Duration::from_secs(10);
 const CALLED_BACK: usize = 64;
+/// How often what is remembered of removals is looked through.
+const COLLECT: Duration = Duration::from_secs(10);
 /// So long after it should have ended, a suspicion is stuck.
 const STUCK: Duration = Duration::from_millis(500);
 /// So often its subject is told before it counts as down.
@@ -300,26 +303,29 @@ impl Engine {
     pub(super) fn tick(&mut self, now: Duration) {
         self.note_suspicions(now);
         self.ask_doubted(now);
-        self.store.collect(now, ms(self.config.tombstone_ms));
+        if now >= self.next_collect {
+            self.next_collect = now + COLLECT;
+            self.store.collect(now, ms(self.config.tombstone_ms));
+        }
         self.promises.retain(|_, (_, until)| now < *until);
         self.fetch_gaps(now);
     }
 
     fn note_suspicions(&mut self, now: Duration) {
-        let seen: Vec<(NodeAddr, MemberState)> = self
+        let suspects: BTreeSet<NodeAddr> = self
             .swim
             .members()
-            .filter_map(|member| {
-                let state = match member.state() {
-                    foca::State::Alive => MemberState::Alive,
-                    foca::State::Suspect => MemberState::Suspect,
-                    foca::State::Down => return None,
-                };
-                Some((wire::node(member.id().node)?, state))
-            })
+            .filter(|member| member.state() == foca::State::Suspect)
+            .filter_map(|member| wire::node(member.id().node))
             .collect();
+        let concerned: BTreeSet<NodeAddr> = suspects.union(&self.suspects).copied().collect();
         let patience = ms(self.config.suspect_ms) + STUCK;
-        for (node, state) in seen {
+        for node in concerned {
+            let state = if suspects.contains(&node) {
+                MemberState::Suspect
+            } else {
+                MemberState::Alive
+            };
             let Some(life) = self
                 .lives
                 .get_mut(&node)
@@ -338,6 +344,7 @@ impl Engine {
                 self.end_suspicion(node, gives_up, now);
             }
         }
+        self.suspects = suspects;
     }
 
     /// Foca drops the timers of its suspicions when this node takes a new identity, so one can outlive the moment in

@@ -170,6 +170,7 @@ pub struct Engine {
     told: BTreeMap<NodeAddr, Member>,
     endpoints: BTreeMap<NodeAddr, Endpoint>,
     doubts: BTreeMap<NodeAddr, Doubt>,
+    suspects: BTreeSet<NodeAddr>,
     seen_at: Option<SocketAddr>,
 
     own: BTreeMap<String, Bytes>,
@@ -187,6 +188,7 @@ pub struct Engine {
     said_at: Option<Duration>,
     next_announce: Duration,
     next_tick: Duration,
+    next_collect: Duration,
     quiet: BTreeMap<SocketAddr, Duration>,
     gone: bool,
 
@@ -259,6 +261,7 @@ impl Engine {
             told: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            suspects: BTreeSet::new(),
             seen_at: None,
             own: BTreeMap::new(),
             inherited_until: None,
@@ -273,6 +276,7 @@ impl Engine {
             said_at: None,
             next_announce: now,
             next_tick: now + TICK,
+            next_collect: now,
             quiet: BTreeMap::new(),
             gone: false,
             refusals: Refusals::default(),

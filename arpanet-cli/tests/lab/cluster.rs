@@ -1,12 +1,8 @@
 //! Three hosts become one cluster, as an operator does it by hand.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
-mod site;
-
 use std::time::Duration;
 
-use site::{BINARY, SEED, Site, until};
+use crate::site::{BINARY, SEED, Site, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 

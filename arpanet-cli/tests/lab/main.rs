@@ -1,0 +1,7 @@
+//! The binary in labs of the tests' own, as an operator types it. Needs root; says so where there is none.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod bad_input;
+mod cluster;
+mod site;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arpanet_core::runtime::{ContainerState, RestartPolicy};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::contact;
 use crate::engine::Engine;
@@ -20,12 +20,18 @@ const AGAIN: Duration = Duration::from_millis(200);
 impl Engine {
     /// Finds out what became of a container that an earlier agent made, and follows it.
     pub(crate) async fn adopt(self: Arc<Self>, entry: Arc<Entry>) {
-        if entry.status().exited().is_none() {
+        let due = Instant::now() + GREETING;
+        while entry.status().exited().is_none() && Instant::now() < due {
             match contact::open(&entry.folder, &Request::Follow, GREETING).await {
-                Ok(Some((status, _))) => entry.apply(status),
+                Ok(Some((status, _))) => {
+                    entry.apply(status);
+                    break;
+                }
                 Ok(None) => {
                     let _turn = self.turn(&entry.name).await;
-                    self.settle(&entry).await;
+                    if self.settle(&entry).await {
+                        break;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(container = %entry.name, %error, "a container can't be asked");
@@ -59,7 +65,7 @@ impl Engine {
             return true;
         }
         if !contact::is_gone(&entry.folder).await {
-            tracing::warn!(container = %entry.name, "a container's shim does not answer");
+            tracing::debug!(container = %entry.name, "a container's shim lives");
             return false;
         }
         let Some(init) = &base.init else {

@@ -1,9 +1,11 @@
 //! Reaching a container's shim.
 
+use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
 use arpanet_core::{ErrorKind, Result};
+use nix::fcntl::Flock;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
@@ -127,8 +129,9 @@ async fn put(stream: &mut UnixStream, message: &impl Serialize) -> std::io::Resu
     send(stream, &Frame::message(message)?).await
 }
 
-/// Tells the shim to end all, and waits until nobody looks after the container any more.
-pub(crate) async fn end(folder: &Folder) -> Result<()> {
+/// Tells the shim to end all, and waits until nobody looks after the container any more. What it answers keeps new shims
+/// off as long as it is held.
+pub(crate) async fn end(folder: &Folder) -> Result<Option<Flock<File>>> {
     match ask(folder, &Request::Kill, ENDING).await {
         Ok(_) => until_gone(folder, ENDING).await,
         // It does not listen.
@@ -137,14 +140,16 @@ pub(crate) async fn end(folder: &Folder) -> Result<()> {
 }
 
 /// Waits until no shim looks after the container; one that does not go within the patience is ended by force.
-async fn until_gone(folder: &Folder, patience: Duration) -> Result<()> {
+async fn until_gone(folder: &Folder, patience: Duration) -> Result<Option<Flock<File>>> {
     let due = Instant::now() + patience;
     let last = due + ENDING;
     loop {
-        match folder.shim() {
-            Ok(None) => return Ok(()),
-            Ok(Some(shim)) if Instant::now() >= due => shim.kill(),
-            Ok(Some(_)) | Err(_) => {}
+        match folder.claim(true) {
+            Ok(Ok(lock)) => return Ok(lock),
+            Ok(Err(shim)) if Instant::now() >= due => shim.kill(),
+            // On a full disk the file may not be made that would keep a shim off.
+            Err(error) if error.kind() == ErrorKind::Exhausted => return Ok(None),
+            Ok(Err(_)) | Err(_) => {}
         }
         if Instant::now() >= last {
             let message = format!("the shim of {} does not end", folder.path().display());
@@ -154,12 +159,16 @@ async fn until_gone(folder: &Folder, patience: Duration) -> Result<()> {
     }
 }
 
-/// Whether no shim looks after the container. One that was just killed is given time to go.
+/// Whether no shim looks after the container. One that was just killed is given time to go, and one that just begins
+/// time to listen.
 pub(crate) async fn is_gone(folder: &Folder) -> bool {
     let due = Instant::now() + ENDING;
     while Instant::now() < due {
         if matches!(folder.shim(), Ok(None)) {
             return true;
+        }
+        if matches!(folder.connect(), Ok(Some(_))) {
+            return false;
         }
         sleep(LOOK).await;
     }

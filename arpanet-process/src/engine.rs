@@ -235,8 +235,12 @@ impl Engine {
     async fn clear_away(&self, entry: &Arc<Entry>) -> Result<()> {
         let name = &entry.name;
         let init = entry.status().init;
-        contact::end(&entry.folder).await?;
+        let nobody = contact::end(&entry.folder).await?;
         if let Some(init) = init {
+            if nobody.is_none() {
+                // Its folder is gone, and with it the way to a shim that may still live.
+                init.kill();
+            }
             contact::until_dead(&init).await;
         }
         let place = entry.folder.path();

@@ -142,16 +142,22 @@ impl Folder {
 
     /// The shim that looks after this container; `None` when there is none.
     pub(crate) fn shim(&self) -> Result<Option<Identity>> {
-        let file = match self.lock_file(false) {
+        Ok(self.claim(false)?.err())
+    }
+
+    /// Keeps shims off, where there is none: one that begins at this moment waits, and finds the folder gone then. Holds
+    /// nothing where the folder is gone already, or where no shim ever was and none is to be kept off.
+    pub(crate) fn claim(&self, keep_off: bool) -> Result<Result<Option<Flock<File>>, Identity>> {
+        let file = match self.lock_file(keep_off) {
             Ok(file) => file,
-            Err(_) if !self.lock_path().exists() => return Ok(None),
+            Err(_) if !self.lock_path().exists() => return Ok(Ok(None)),
             Err(error) => return Err(error),
         };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(_) => Ok(None),
+            Ok(lock) => Ok(Ok(Some(lock))),
             // Not yet written by a shim that has just begun: it will be.
             Err((_, Errno::EAGAIN)) => read(&self.lock_path())
-                .map(Some)
+                .map(Err)
                 .map_err(|error| own(ErrorKind::Unavailable, error.to_string())),
             Err((_, error)) => Err(at_file("can't be locked", &self.lock_path(), error)),
         }

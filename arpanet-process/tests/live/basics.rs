@@ -25,6 +25,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("thirty_at_once", thirty_at_once),
     ("an_ended_one_starts_again", an_ended_one_starts_again),
     ("two_runtimes_side_by_side", two_runtimes_side_by_side),
+    (
+        "without_root_in_a_user_namespace",
+        without_root_in_a_user_namespace,
+    ),
 ];
 
 fn a_life_from_create_to_remove() {
@@ -276,4 +280,26 @@ fn two_runtimes_side_by_side() {
         assert_eq!(inspect(&one, "w1").await, first);
         assert_eq!(two.list().await.unwrap(), []);
     });
+}
+
+fn without_root_in_a_user_namespace() {
+    let inside = |command: &[&str]| {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--mount", "--pid", "--fork"]);
+        unshare.arg("--mount-proc").args(command).output().unwrap()
+    };
+    if !inside(&["true"]).status.success() {
+        println!("skipped: this kernel does not let users make namespaces");
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let tests = [
+        "a_life_from_create_to_remove",
+        "a_command_inside",
+        "--exact",
+    ];
+    let command = [&[own.to_str().unwrap()], &tests[..]].concat();
+    let outcome = inside(&command);
+    let text = String::from_utf8(outcome.stdout).unwrap();
+    assert!(text.contains("2 passed, 0 failed"), "{text}");
 }

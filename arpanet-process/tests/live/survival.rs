@@ -14,16 +14,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::timeout;
 
-use crate::agent::AGENT;
+use crate::agent::{AGENT, MAKES_AND_REMOVES, RUNS_TWO};
 use crate::scene::{
     BOUND, Scene, exit_code, first_process, inspect, name, on_this_thread, own_mounts, path_of,
-    run, scene, shell, shims, until,
+    processes_with, run, scene, shell, shims, until,
 };
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     (
         "containers_outlive_a_killed_agent",
         containers_outlive_a_killed_agent,
+    ),
+    (
+        "an_agent_killed_at_any_moment",
+        an_agent_killed_at_any_moment,
     ),
     (
         "a_killed_shim_takes_its_container_along",
@@ -63,8 +67,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
 struct Agent(Child);
 
 impl Agent {
-    /// Starts an agent, and waits until its containers run.
-    fn start(scene: &Scene) -> Self {
+    /// Starts an agent, and waits until it says that it runs.
+    fn start(scene: &Scene, part: &str) -> Self {
         let mut agent = Self(
             // With a descriptor that it passes on without knowing, and a signal that it ignores.
             Command::new("sh")
@@ -72,6 +76,7 @@ impl Agent {
                 .arg(std::env::current_exe().unwrap())
                 .arg(AGENT)
                 .arg(scene.folder())
+                .arg(part)
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap(),
@@ -94,7 +99,7 @@ impl Drop for Agent {
 
 fn containers_outlive_a_killed_agent() {
     scene(async |scene| {
-        drop(Agent::start(&scene));
+        drop(Agent::start(&scene, RUNS_TWO));
         // Ends while there is no agent.
         fs::write(scene.file("go"), "").unwrap();
         until("one has ended", async || {
@@ -136,6 +141,34 @@ fn containers_outlive_a_killed_agent() {
         // And is looked after as before.
         assert_eq!(runtime.stop(&name("lasting")).await.unwrap(), 143);
         assert_eq!(runtime.list().await.unwrap().len(), 2);
+    });
+}
+
+fn an_agent_killed_at_any_moment() {
+    scene(async |scene| {
+        for moment in [0, 3, 7, 13, 19, 26, 34, 43, 55, 70, 90, 120] {
+            let agent = Agent::start(&scene, MAKES_AND_REMOVES);
+            tokio::time::sleep(std::time::Duration::from_millis(moment)).await;
+            drop(agent);
+            let runtime = scene.open().await;
+            for container in runtime.list().await.unwrap() {
+                // Whatever it was doing, it can be started, or is running, and can be removed.
+                runtime.start(&container.name).await.unwrap();
+                let running = runtime.inspect(&container.name).await.unwrap();
+                assert_eq!(running.state, ContainerState::Running, "after {moment} ms");
+                runtime.remove(&container.name).await.unwrap();
+            }
+            drop(runtime);
+            until("no shim is left", async || {
+                processes_with(scene.folder().to_str().unwrap()).is_empty()
+            })
+            .await;
+            let left: Vec<_> = fs::read_dir(scene.folder())
+                .unwrap()
+                .map(|file| file.unwrap().file_name())
+                .collect();
+            assert_eq!(left, [".lock"], "after {moment} ms");
+        }
     });
 }
 

@@ -92,13 +92,12 @@ impl Node {
     /// The spec with all that the cluster decides: addresses, DNS, the age of its claims.
     fn complete(&self, spec: &ContainerSpec, name: ContainerName) -> Result<ContainerSpec> {
         let view = self.view();
-        let mut taken = view.taken();
+        let mut taken = view.records.taken();
         let mut complete = spec.clone();
-        let holders = view.holders();
         for request in &mut complete.nets {
             let addr: AppAddr = match *request {
                 NetRequest::Net(net) => address::pick(net, self.me, |ip| taken.contains(&ip))?,
-                NetRequest::Addr(addr) => match holders.holder(addr.ip()) {
+                NetRequest::Addr(addr) => match view.records.holder(addr.ip()) {
                     Some(holder) if (holder.node, &holder.container) != (self.me, &name) => {
                         return Err(Error::new(
                             ErrorKind::Conflict,
@@ -117,9 +116,10 @@ impl Node {
             taken.insert(addr.ip());
             *request = NetRequest::Addr(addr);
         }
-        complete
-            .labels
-            .insert(EPOCH_LABEL.to_owned(), view.next_epoch().to_string());
+        complete.labels.insert(
+            EPOCH_LABEL.to_owned(),
+            view.records.next_epoch().to_string(),
+        );
         complete.name = Some(name);
         if !complete.nets.is_empty() && complete.dns.is_empty() {
             complete.dns.push(ROUTER_ADDRESS);

@@ -9,6 +9,7 @@ mod network;
 mod plan;
 mod reconcile;
 mod record;
+mod records;
 mod startup;
 mod status;
 mod undo;

@@ -34,10 +34,7 @@ impl View {
     /// The latest version of every network record, removed ones included.
     fn network_versions(&self) -> BTreeMap<&str, (Version, &Bytes)> {
         let mut latest: BTreeMap<&str, (Version, &Bytes)> = BTreeMap::new();
-        for ((_, key), found) in &self.records {
-            let Some(name) = key.strip_prefix(record::NETWORK) else {
-                continue;
-            };
+        for (name, found) in self.records.with_prefix(record::NETWORK) {
             let Some(version) = record::decode::<Version>(&found.value) else {
                 continue;
             };
@@ -172,9 +169,10 @@ impl Cluster {
             else {
                 return Ok(());
             };
-            if let Some((claim, _)) = view
+            if let Some(claim) = view
+                .records
                 .claims()
-                .find(|(claim, _)| network.net.contains(claim.addr.ip()))
+                .find(|claim| network.net.contains(claim.addr.ip()))
             {
                 return Err(Error::new(
                     ErrorKind::Conflict,
@@ -204,7 +202,7 @@ impl Cluster {
         // Known here before the watch tells of it.
         let mut view = self.node.view();
         view.records
-            .insert((self.node.me, key), crate::discovery::Record::new(value));
+            .insert(self.node.me, key, crate::discovery::Record::new(value));
         Ok(())
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Wanted {
 pub(super) fn wanted<'a>(
     me: NodeAddr,
     containers: impl IntoIterator<Item = &'a Container>,
-    next_epoch: u64,
+    next_epoch: impl Fn() -> u64,
     earlier: impl Fn(&str) -> Option<Claim>,
 ) -> Vec<Wanted> {
     containers
@@ -53,7 +53,7 @@ pub(super) fn wanted<'a>(
                 let key = record::claim_key(addr.ip(), &container.name);
                 let epoch = label
                     .or_else(|| earlier(&key).map(|claim| claim.epoch))
-                    .unwrap_or(next_epoch);
+                    .unwrap_or_else(&next_epoch);
                 wanted
                     .claims
                     .insert(key, Claim::new(addr, me, container.name.clone(), epoch));

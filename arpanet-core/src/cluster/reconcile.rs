@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::plan::{self, Wanted};
 use super::{ClusterEvent, Node, record};
-use crate::claim::Holders;
 use crate::discovery::{Instance, MemberState};
 use crate::overlay::{AttachAddr, Attachment, NetNamespace, PeerSpec};
 use crate::roster::Roster;
@@ -17,16 +16,21 @@ use crate::{AppAddr, Claim, ContainerName, Error, InstanceId, NodeAddr, Result};
 /// part: a call that failed may have had its effect, so it is taken back like one that did not.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
+    /// Nodes about which something changed that is not yet brought about.
+    due: BTreeSet<NodeAddr>,
     peers: BTreeMap<NodeAddr, PeerSpec>,
     states: BTreeMap<NodeAddr, MemberState>,
     wide: Vec<AppAddr>,
+    wide_told: bool,
     /// `None` until the overlay was asked what an earlier process left.
     attached: Option<BTreeMap<(ContainerName, AttachAddr), Option<NetNamespace>>>,
     claims: BTreeMap<String, Option<Bytes>>,
     instances: BTreeMap<InstanceId, Option<Instance>>,
     lost: BTreeSet<(ContainerName, AppAddr)>,
     networks: BTreeMap<String, Bytes>,
+    networks_carried: bool,
     roster: Roster,
+    roster_kept: bool,
 }
 
 /// What went wrong, container by container, and elsewhere.
@@ -51,91 +55,133 @@ impl Node {
     pub(super) async fn reconcile(&self) -> Outcome {
         let mut applied = self.applied.lock().await;
         let mut outcome = Outcome::default();
+        self.take_changes(&mut applied);
         self.reconcile_peers(&mut applied, &mut outcome).await;
         self.reconcile_containers(&mut applied, &mut outcome).await;
         self.reconcile_networks(&mut applied, &mut outcome).await;
         outcome
     }
 
+    /// Takes over what changed since the last time. It stays due until it is done, also when this call is dropped.
+    fn take_changes(&self, applied: &mut Applied) {
+        let mut view = self.view();
+        let members = view.take_changed_members();
+        applied.roster_kept &= members.is_empty();
+        applied.networks_carried &= !members.contains(&self.me);
+        applied.due.extend(members);
+        applied.due.extend(view.records.take_changed());
+        applied.wide_told &= !view.records.take_claims_changed();
+        applied.networks_carried &= !view.records.take_networks_changed();
+    }
+
     async fn reconcile_peers(&self, applied: &mut Applied, outcome: &mut Outcome) {
+        let due: Vec<NodeAddr> = applied.due.iter().copied().collect();
         let announced = self.overlay.capabilities().announcements;
-        let (peers, wide, states) = {
+        let (wanted, unwanted): (BTreeMap<NodeAddr, _>, BTreeMap<NodeAddr, _>) = {
             let view = self.view();
-            let states: BTreeMap<NodeAddr, MemberState> = view
-                .members
-                .values()
-                .map(|member| (member.node, member.state))
-                .collect();
-            let holders = view.holders();
-            let wide: Vec<AppAddr> = holders
-                .winners()
-                .map(|claim| claim.addr)
-                .filter(|addr| addr.net().is_none())
-                .collect();
-            (view.peers(self.me, announced, &holders), wide, states)
+            due.iter()
+                .filter(|node| **node != self.me)
+                .map(|node| (*node, view.peer(*node, announced)))
+                .partition(|(_, peer)| peer.is_some())
         };
-        for (node, peer) in &peers {
-            if applied.peers.get(node) == Some(peer) {
+        let mut failed = BTreeSet::new();
+        for (node, peer) in wanted {
+            let Some(peer) = peer.filter(|peer| applied.peers.get(&node) != Some(peer)) else {
                 continue;
-            }
+            };
             match self.overlay.connect(peer.clone()).await {
                 Ok(()) => {
-                    applied.peers.insert(*node, peer.clone());
+                    applied.peers.insert(node, peer);
                 }
-                Err(error) => outcome
-                    .rest
-                    .push(error.context(format!("could not connect to node {node}"))),
+                Err(error) => {
+                    failed.insert(node);
+                    let error = error.context(format!("could not connect to node {node}"));
+                    outcome.rest.push(error);
+                }
             }
         }
-        let gone: Vec<NodeAddr> = applied
-            .peers
-            .keys()
-            .filter(|node| !peers.contains_key(node))
-            .copied()
-            .collect();
-        for node in gone {
+        for node in unwanted.into_keys() {
+            if !applied.peers.contains_key(&node) {
+                continue;
+            }
             match self.overlay.forget(node).await {
                 Ok(()) => {
                     applied.peers.remove(&node);
                 }
-                Err(error) => outcome.rest.push(error),
+                Err(error) => {
+                    failed.insert(node);
+                    outcome.rest.push(error);
+                }
             }
         }
-        for (node, state) in &states {
-            let before = applied.states.insert(*node, *state);
-            if before == Some(*state) || *node == self.me {
-                continue;
+        self.connected.send_if_modified(|connected| {
+            let mut changed = false;
+            for node in &due {
+                changed |= match applied.peers.contains_key(node) {
+                    true => connected.insert(*node),
+                    false => connected.remove(node),
+                };
             }
-            self.emit(ClusterEvent::Member {
-                node: *node,
-                state: *state,
-            });
-            if *state == MemberState::Alive && before == Some(MemberState::Down) {
-                outcome.note(self.overlay.nudge(*node).await);
-            }
+            changed
+        });
+        for node in &due {
+            self.tell_state(applied, *node, outcome).await;
         }
-        applied.states.retain(|node, _| states.contains_key(node));
+        applied.due = failed;
+        self.let_wide_through(applied, outcome).await;
+        self.keep_roster(applied, outcome).await;
+    }
+
+    /// Tells of a member whose state is another, and has the overlay try one that is back at once.
+    async fn tell_state(&self, applied: &mut Applied, node: NodeAddr, outcome: &mut Outcome) {
+        let Some(state) = self.view().members.get(&node).map(|member| member.state) else {
+            applied.states.remove(&node);
+            return;
+        };
+        let before = applied.states.insert(node, state);
+        if before == Some(state) || node == self.me {
+            return;
+        }
+        self.emit(ClusterEvent::Member { node, state });
+        if state == MemberState::Alive && before == Some(MemberState::Down) {
+            outcome.note(self.overlay.nudge(node).await);
+        }
+    }
+
+    async fn let_wide_through(&self, applied: &mut Applied, outcome: &mut Outcome) {
+        if applied.wide_told {
+            return;
+        }
+        let wide = self.view().records.wide();
         if applied.wide != wide {
             match self.overlay.allow_wide(&wide).await {
                 Ok(()) => applied.wide = wide,
-                Err(error) => outcome.rest.push(error),
+                Err(error) => {
+                    outcome.rest.push(error);
+                    return;
+                }
             }
         }
-        self.connected
-            .send_replace(applied.peers.keys().copied().collect());
-        self.keep_roster(applied, outcome).await;
+        applied.wide_told = true;
     }
 
     /// A changed roster is kept at once: it is what brings the node back.
     async fn keep_roster(&self, applied: &mut Applied, outcome: &mut Outcome) {
+        if applied.roster_kept {
+            return;
+        }
         let Ok(roster) = self.discovery.roster().await else {
             return;
         };
         if roster == applied.roster {
+            applied.roster_kept = true;
             return;
         }
         match self.save_roster(&roster).await {
-            Ok(true) => applied.roster = roster,
+            Ok(true) => {
+                applied.roster = roster;
+                applied.roster_kept = true;
+            }
             Ok(false) => {}
             Err(error) => outcome
                 .rest
@@ -144,19 +190,14 @@ impl Node {
     }
 
     async fn reconcile_containers(&self, applied: &mut Applied, outcome: &mut Outcome) {
-        let (wanted, holders) = {
+        let wanted = {
             let view = self.view();
-            let wanted = plan::wanted(
+            plan::wanted(
                 self.me,
                 view.containers.values(),
-                view.next_epoch(),
-                |key| {
-                    view.records
-                        .get(&(self.me, key.to_owned()))
-                        .and_then(|record| record::decode(&record.value))
-                },
-            );
-            (wanted, view.holders())
+                || view.records.next_epoch(),
+                |key| view.records.claim(self.me, key).cloned(),
+            )
         };
         if let Err(error) = self.load_attached(applied).await {
             outcome.rest.push(error);
@@ -164,7 +205,7 @@ impl Node {
         }
         self.release(applied, &wanted, outcome).await;
         for container in &wanted {
-            if let Err(error) = self.hold(applied, container, &holders).await {
+            if let Err(error) = self.hold(applied, container).await {
                 outcome.containers.insert(container.name.clone(), error);
             }
         }
@@ -227,13 +268,7 @@ impl Node {
             .flat_map(|container| container.claims.keys())
             .collect();
         let mut stale: BTreeSet<String> = applied.claims.keys().cloned().collect();
-        stale.extend(
-            self.view()
-                .records
-                .keys()
-                .filter(|(owner, key)| *owner == self.me && key.starts_with(record::CLAIM))
-                .map(|(_, key)| key.clone()),
-        );
+        stale.extend(self.view().records.claim_keys_of(self.me).cloned());
         for key in stale.into_iter().filter(|key| !claims.contains(key)) {
             match self.discovery.retract(&key).await {
                 Ok(()) => {
@@ -256,12 +291,7 @@ impl Node {
     }
 
     /// Claims a container's addresses, gives it those that it holds, and registers what it provides there.
-    async fn hold(
-        &self,
-        applied: &mut Applied,
-        container: &Wanted,
-        holders: &Holders,
-    ) -> Result<()> {
+    async fn hold(&self, applied: &mut Applied, container: &Wanted) -> Result<()> {
         for (key, claim) in &container.claims {
             let value = record::encode(claim)?;
             if applied.claims.get(key) != Some(&Some(value.clone())) {
@@ -273,8 +303,9 @@ impl Node {
                 applied.claims.insert(key.clone(), Some(value));
             }
             let attach = (container.name.clone(), AttachAddr::Application(claim.addr));
-            if let Some(winner) = holders.older_than(claim) {
-                self.give_way(applied, container, claim, winner, &attach)
+            let winner = self.view().records.older_than(claim).cloned();
+            if let Some(winner) = winner {
+                self.give_way(applied, container, claim, &winner, &attach)
                     .await?;
                 continue;
             }
@@ -340,27 +371,31 @@ impl Node {
 
     /// Carries networks on: every node that admits others keeps a copy, so that none goes with its maker.
     async fn reconcile_networks(&self, applied: &mut Applied, outcome: &mut Outcome) {
+        if applied.networks_carried {
+            return;
+        }
         let carried = {
             let view = self.view();
-            let admits = view
-                .members
-                .get(&self.me)
-                .is_some_and(|me| me.role.admits());
-            if admits {
-                view.network_records()
-            } else {
-                BTreeMap::new()
+            let me = view.members.get(&self.me);
+            match me.is_some_and(|me| me.role.admits()) {
+                true => view.network_records(),
+                false => BTreeMap::new(),
             }
         };
+        let mut whole = true;
         for (key, value) in carried {
             if applied.networks.get(&key) != Some(&value) {
                 match self.discovery.publish(&key, value.clone()).await {
                     Ok(_) => {
                         applied.networks.insert(key, value);
                     }
-                    Err(error) => outcome.rest.push(error),
+                    Err(error) => {
+                        outcome.rest.push(error);
+                        whole = false;
+                    }
                 }
             }
         }
+        applied.networks_carried = whole;
     }
 }

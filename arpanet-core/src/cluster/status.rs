@@ -50,7 +50,7 @@ impl Cluster {
                 let peer = peers.iter().find(|peer| peer.node == member.node);
                 let about: Option<NodeRecord> = view
                     .records
-                    .get(&(member.node, record::NODE.to_owned()))
+                    .get(member.node, record::NODE)
                     .and_then(|record| record::decode(&record.value));
                 NodeStatus {
                     address: member.node,

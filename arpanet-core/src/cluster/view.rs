@@ -1,26 +1,27 @@
 //! What a node knows of its cluster and its containers, and what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
 use super::record;
-use crate::claim::Holders;
-use crate::discovery::{Member, MemberState, Record, RecordKey};
+use super::records::Records;
+use crate::discovery::{Member, MemberState};
 use crate::overlay::{Announcement, PeerSpec};
 use crate::runtime::Container;
 use crate::watch::Change;
-use crate::{AppAddr, Claim, ContainerName, NodeAddr};
+use crate::{ContainerName, NodeAddr};
 
 /// Kept by the watches; everything else is derived from it.
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) members: BTreeMap<NodeAddr, Member>,
-    pub(super) records: BTreeMap<(NodeAddr, RecordKey), Record>,
+    pub(super) records: Records,
     pub(super) containers: BTreeMap<ContainerName, Container>,
+    /// Members that came, went or are another.
+    changed: BTreeSet<NodeAddr>,
 }
 
 /// Carries a change of a watch over into a map.
-pub(super) fn follow<K: Ord, V>(map: &mut BTreeMap<K, V>, change: Change<K, V>) {
+fn follow<K: Ord, V>(map: &mut BTreeMap<K, V>, change: Change<K, V>) {
     match change {
         Change::Snapshot(set) => *map = set,
         Change::Upsert(key, value) => {
@@ -35,77 +36,42 @@ pub(super) fn follow<K: Ord, V>(map: &mut BTreeMap<K, V>, change: Change<K, V>) 
 }
 
 impl View {
-    /// All claims, those of suspended owners too.
-    pub(super) fn claims(&self) -> impl Iterator<Item = (Claim, bool)> {
-        self.records
-            .iter()
-            .filter(|((_, key), _)| key.starts_with(record::CLAIM))
-            .filter_map(|((owner, _), record)| {
-                let claim: Claim = record::decode(&record.value)?;
-                // A node can only claim for itself.
-                (claim.node == *owner).then_some((claim, record.suspended))
-            })
+    pub(super) fn follow_containers(&mut self, change: Change<ContainerName, Container>) {
+        follow(&mut self.containers, change);
     }
 
-    /// Who holds which address. The claims of suspended owners rest until they return.
-    pub(super) fn holders(&self) -> Holders {
-        Holders::resolve(
-            self.claims()
-                .filter(|(_, suspended)| !suspended)
-                .map(|(claim, _)| claim),
-        )
-    }
-
-    /// The cluster's logical time: past every claim that was heard of.
-    pub(super) fn next_epoch(&self) -> u64 {
-        self.claims()
-            .map(|(claim, _)| claim.epoch)
-            .max()
-            .unwrap_or(0)
-            + 1
-    }
-
-    /// Addresses that must not be picked: claimed, also by suspended owners.
-    pub(super) fn taken(&self) -> BTreeSet<Ipv4Addr> {
-        self.claims().map(|(claim, _)| claim.addr.ip()).collect()
-    }
-
-    /// The peers that the overlay shall know, by who holds which address. `announced` says whether it needs their
-    /// announcements.
-    pub(super) fn peers(
-        &self,
-        me: NodeAddr,
-        announced: bool,
-        holders: &Holders,
-    ) -> BTreeMap<NodeAddr, PeerSpec> {
-        let mut held: BTreeMap<NodeAddr, Vec<AppAddr>> = BTreeMap::new();
-        // A suspended owner keeps its routes where nobody else took the address meanwhile: the return costs nothing.
-        for (claim, suspended) in self.claims() {
-            let holds = match holders.holder(claim.addr.ip()) {
-                Some(holder) => *holder == claim,
-                None => suspended,
-            };
-            if holds {
-                held.entry(claim.node).or_default().push(claim.addr);
+    pub(super) fn follow_members(&mut self, change: Change<NodeAddr, Member>) {
+        match &change {
+            Change::Snapshot(set) => {
+                self.changed.extend(self.members.keys().chain(set.keys()));
             }
+            Change::Upsert(node, _) | Change::Removed(node) => {
+                self.changed.insert(*node);
+            }
+            Change::Stale | Change::Fresh => {}
         }
-        self.members
-            .values()
-            .filter(|member| member.node != me)
-            .filter_map(|member| {
-                let announcement = self
-                    .records
-                    .get(&(member.node, record::ANNOUNCEMENT.to_owned()))
-                    .map(|record| Announcement(record.value.clone()));
-                let announcement = match announcement {
-                    None if announced => return None,
-                    other => other.unwrap_or_default(),
-                };
-                let peer = PeerSpec::new(member.node, member.endpoint, announcement)
-                    .holding(held.remove(&member.node).unwrap_or_default());
-                Some((member.node, peer))
-            })
-            .collect()
+        follow(&mut self.members, change);
+    }
+
+    /// Members that came, went or are another since the last time.
+    pub(super) fn take_changed_members(&mut self) -> BTreeSet<NodeAddr> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// A node as the overlay shall know it; `None` for one that it shall not. `announced` says whether the overlay needs
+    /// announcements.
+    pub(super) fn peer(&self, node: NodeAddr, announced: bool) -> Option<PeerSpec> {
+        let member = self.members.get(&node)?;
+        let announcement = self
+            .records
+            .get(node, record::ANNOUNCEMENT)
+            .map(|record| Announcement(record.value.clone()));
+        let announcement = match announcement {
+            None if announced => return None,
+            other => other.unwrap_or_default(),
+        };
+        let peer = PeerSpec::new(node, member.endpoint, announcement);
+        Some(peer.holding(self.records.held_by(node)))
     }
 
     /// The members that answer.

@@ -1,17 +1,15 @@
 //! Following the layers, and reconciling whenever one of them has news.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::view::follow;
 use super::{ClusterEvent, Node};
 use crate::discovery::{Member, Record, RecordKey};
 use crate::runtime::Container;
-use crate::watch::Watch;
+use crate::watch::{Change, Watch};
 use crate::{ContainerName, NodeAddr, Result};
 
 /// How soon what failed is tried again.
@@ -34,10 +32,13 @@ async fn ready<K: Ord + Clone, V: Clone>(watch: Option<&Watch<K, V>>) {
 }
 
 /// Takes over all that a source has; `false` when it is closed.
-fn drain<K: Ord + Clone, V: Clone>(watch: &mut Watch<K, V>, map: &mut BTreeMap<K, V>) -> bool {
+fn drain<K: Ord + Clone, V: Clone>(
+    watch: &mut Watch<K, V>,
+    mut follow: impl FnMut(Change<K, V>),
+) -> bool {
     loop {
         match watch.try_next() {
-            Some(Some(change)) => follow(map, change),
+            Some(Some(change)) => follow(change),
             Some(None) => return false,
             None => return true,
         }
@@ -60,12 +61,12 @@ impl Sources {
         let records = self
             .records
             .as_mut()
-            .is_none_or(|records| drain(records, &mut view.records));
+            .is_none_or(|records| drain(records, |change| view.records.follow(change)));
         let containers = self
             .containers
             .as_mut()
-            .is_none_or(|containers| drain(containers, &mut view.containers));
-        drain(&mut self.members, &mut view.members) && records && containers
+            .is_none_or(|containers| drain(containers, |change| view.follow_containers(change)));
+        drain(&mut self.members, |change| view.follow_members(change)) && records && containers
     }
 }
 

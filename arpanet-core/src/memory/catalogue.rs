@@ -178,7 +178,7 @@ impl DiscoveryProcess {
                 };
                 self.views.insert(owner, view);
                 self.alter(owner, now, |view| view.state = Arc::clone(state));
-                self.tell_members(now);
+                self.tell_member(owner, now);
                 true
             }
         }
@@ -194,11 +194,14 @@ impl DiscoveryProcess {
             return;
         };
         act(view);
-        let membership = |view: &View| (view.state.left, view.lost, view.unreached);
+        let membership = |view: &View| {
+            let state = &view.state;
+            (state.left, state.endpoint, view.lost, view.unreached)
+        };
         let same_membership = membership(&before) == membership(view);
         self.tell(owner, &before.state, standing, now);
         if !same_membership {
-            self.tell_members(now);
+            self.tell_member(owner, now);
         }
     }
 
@@ -308,6 +311,34 @@ impl DiscoveryProcess {
         }
     }
 
+    /// What the watchers of members are told of one owner.
+    fn tell_member(&self, owner: HostIndex, now: Instant) {
+        let Some(hub) = &self.members else { return };
+        let view = &self.views[&owner];
+        let Some(entry) = self.roster.holder(view.node) else {
+            return hub.remove(&view.node);
+        };
+        if entry.identity == view.identity {
+            match self.member(entry, Some(view), now) {
+                Some(member) => hub.upsert(entry.node, member),
+                None => hub.remove(&entry.node),
+            }
+        }
+    }
+
+    /// The holder of an address as a member; `None` for one that left.
+    fn member(&self, entry: &RosterEntry, view: Option<&View>, now: Instant) -> Option<Member> {
+        let member = Member::new(entry.node, entry.name.clone(), entry.role).at(entry.endpoint);
+        Some(match view {
+            Some(view) if view.state.left => return None,
+            Some(view) => member
+                .at(view.state.endpoint.or(entry.endpoint))
+                .state(self.member_state(view, now))
+                .reachable(!self.out_of_own_reach(view, now)),
+            None => member.state(MemberState::Down).reachable(false),
+        })
+    }
+
     fn find(&self, id: &InstanceId, now: Instant) -> Option<Instance> {
         self.views
             .values()
@@ -324,17 +355,8 @@ impl DiscoveryProcess {
         self.roster
             .holders()
             .filter_map(|entry| {
-                let member =
-                    Member::new(entry.node, entry.name.clone(), entry.role).at(entry.endpoint);
-                let member = match by_identity.get(&entry.identity) {
-                    Some(view) if view.state.left => return None,
-                    Some(view) => member
-                        .at(view.state.endpoint.or(entry.endpoint))
-                        .state(self.member_state(view, now))
-                        .reachable(!self.out_of_own_reach(view, now)),
-                    None => member.state(MemberState::Down).reachable(false),
-                };
-                Some((entry.node, member))
+                let view = by_identity.get(&entry.identity).copied();
+                Some((entry.node, self.member(entry, view, now)?))
             })
             .collect()
     }
@@ -442,8 +464,10 @@ impl DiscoveryProcess {
             if let Standing::Suspended(node) = self.standing(view, now) {
                 self.tell(*owner, &view.state, Standing::Live(node), now);
             }
+            if view.lost.is_some() || view.unreached.is_some() {
+                self.tell_member(*owner, now);
+            }
         }
-        self.tell_members(now);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The process runtime on this machine's kernel. Needs root: skips without, and fails without where `ARPANET_LIVE`
 //! contains `root`.
 //!
-//! The binary is the tests, and the shim of their containers, and an agent that one of them kills.
+//! The binary is the tests, and the shim of their containers, and an agent to be killed, and what runs in some containers.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod agent;
@@ -11,6 +11,7 @@ mod basics;
 mod contract;
 mod execs;
 mod files;
+mod network;
 mod output;
 mod survival;
 
@@ -31,6 +32,7 @@ fn tests() -> Vec<Test> {
         basics::TESTS,
         contract::TESTS,
         files::TESTS,
+        network::TESTS,
         output::TESTS,
         execs::TESTS,
         survival::TESTS,
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     match arguments.next() {
         Some(part) if part == scene::SHIM => arpanet_process::shim::main(arguments.collect()),
         Some(part) if part == agent::AGENT => agent::main(arguments.collect()),
+        Some(part) if part == network::TALK => network::main(&arguments.collect::<Vec<OsString>>()),
         first => run(first.into_iter().chain(arguments).collect()),
     }
 }

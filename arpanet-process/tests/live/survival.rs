@@ -358,46 +358,65 @@ fn a_full_disk() {
 
 async fn full_disk(place: &tempfile::TempDir) {
     let folder = place.path().join("containers");
-    let runtime = ProcessRuntime::open(crate::scene::config(&folder))
-        .await
-        .unwrap();
+    let config = crate::scene::config(&folder);
+    let runtime = ProcessRuntime::open(config).await.unwrap();
     let run_on = "trap 'echo finally; exit 9' TERM; while :; do echo line; sleep 0.01; done";
     run(&runtime, &shell("w1", run_on)).await;
+    let idle = shell("idle", "sleep 1000");
+    runtime.create(&idle).await.unwrap();
+    let state = async |container| inspect(&runtime, container).await.state;
     let ballast = place.path().join("ballast");
-    until("the disk is full", async || {
-        let mut file = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&ballast)
-            .unwrap();
-        std::io::Write::write_all(&mut file, &[0; 4096]).is_err()
+    let fill = || {
+        let mut options = fs::File::options();
+        let mut file = options.create(true).append(true).open(&ballast).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    };
+
+    fill();
+    let error = runtime.create(&shell("w2", "true")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    let error = runtime.start(&name("idle")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert_eq!(state("idle").await, ContainerState::Created);
+    assert_eq!(runtime.list().await.unwrap().len(), 2);
+    // The one that runs fills what is left of its log's last page, goes on, and tells the gap when there is room.
+    until("output was lost", async || {
+        let log = folder.join("w1/log");
+        let before = fs::metadata(&log).unwrap().len();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        fs::metadata(&log).unwrap().len() == before
     })
     .await;
-    let error = runtime
-        .create(&shell("w2", "sleep 1000"))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
-    assert_eq!(runtime.list().await.unwrap().len(), 1);
-    assert_eq!(inspect(&runtime, "w1").await.state, ContainerState::Running);
-    // Its end is known although it can't be written down, and is written when there is room.
-    let status = folder.join("w1/status.json");
+    assert_eq!(state("w1").await, ContainerState::Running);
+    fs::remove_file(&ballast).unwrap();
+    let follow = LogOptions::all().follow();
+    let mut log = runtime.logs(&name("w1"), follow).await.unwrap();
+    let mut text = String::new();
+    while !text.contains("bytes of output were lost here") {
+        let output = timeout(BOUND, log.recv()).await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&output.bytes).unwrap());
+    }
+    runtime.start(&name("idle")).await.unwrap();
+
+    // An end is known although it can't be written down, and is written when there is room.
+    fill();
     assert_eq!(runtime.stop(&name("w1")).await.unwrap(), 9);
-    assert_eq!(
-        inspect(&runtime, "w1").await.state,
-        ContainerState::Exited { code: 9 }
-    );
+    assert_eq!(state("w1").await, ContainerState::Exited { code: 9 });
     fs::remove_file(&ballast).unwrap();
     until("its end is written", async || {
-        fs::read_to_string(&status).unwrap().contains("exited")
+        let status = fs::read_to_string(folder.join("w1/status.json"));
+        status.unwrap().contains("exited")
     })
     .await;
-    assert_eq!(
-        runtime.create(&shell("w2", "true")).await.unwrap().state,
-        ContainerState::Created
-    );
-    runtime.remove(&name("w1")).await.unwrap();
-    runtime.remove(&name("w2")).await.unwrap();
+
+    // And a full disk is no hindrance to making room.
+    fill();
+    for container in ["w1", "idle"] {
+        runtime.remove(&name(container)).await.unwrap();
+    }
+    fs::remove_file(&ballast).unwrap();
+    let made = runtime.create(&shell("w2", "true")).await.unwrap();
+    runtime.remove(&made.name).await.unwrap();
 }
 
 fn a_folder_removed_by_hand() {

@@ -290,8 +290,9 @@ fn sink(
                 catalogue.set_stale(true);
                 phase.send_modify(|phase| phase.expelled = Some(entry.clone()));
             }
-            Event::Foreign { from, .. } => {
-                tracing::warn!(%from, "a node of another cluster sends here: two clusters never merge");
+            Event::Foreign { from, tag } => {
+                let tag = format!("{:08x}", u32::from_be_bytes(*tag));
+                tracing::warn!(%from, %tag, "a node of another cluster sends here: two clusters never merge");
             }
             _ => {}
         }

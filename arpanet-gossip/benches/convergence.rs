@@ -84,7 +84,8 @@ fn simulated(nodes: u16, runs: u64) {
             .0
             .push(world.until(secs(10), "spread", |world| world.spread(2, "web", "1")));
         world.step = ms(10);
-        world.run(secs(3));
+        // Until the news of the start have been passed on as often as they are.
+        world.run(secs(if nodes > 100 { 20 } else { 3 }));
 
         let bytes = |world: &World| world.hosts.values().map(|host| host.bytes).sum::<u64>();
         let before = bytes(&world);

@@ -119,21 +119,54 @@ fn those_that_start_at_once_and_speak_at_once_are_heard_by_all_within_a_second()
     }
 }
 
+/// Datagrams and bytes a second that each running node sends.
+fn rates(world: &mut World) -> Vec<(u64, u64)> {
+    let sent = |world: &World| -> Vec<(u64, u64)> {
+        let hosts = world.hosts.values().filter(|host| host.engine.is_some());
+        hosts.map(|host| (host.datagrams, host.bytes)).collect()
+    };
+    let before = sent(world);
+    world.run(secs(10));
+    let after = sent(world);
+    let pairs = before.into_iter().zip(after);
+    pairs
+        .map(|(before, after)| ((after.0 - before.0) / 10, (after.1 - before.1) / 10))
+        .collect()
+}
+
 #[test]
 fn a_cluster_in_which_nothing_happens_only_probes() {
     let mut world = World::with_joined(6, 12);
     world.publish(1, "web", "1");
     world.run(secs(10));
-    let sent = |world: &World| -> Vec<(u64, u64)> {
-        let hosts = world.hosts.values();
-        hosts.map(|host| (host.datagrams, host.bytes)).collect()
-    };
-    let before = sent(&world);
-    world.run(secs(10));
-    for ((datagrams, bytes), (all, all_bytes)) in before.into_iter().zip(sent(&world)) {
-        let (datagrams, bytes) = ((all - datagrams) / 10, (all_bytes - bytes) / 10);
+    for (datagrams, bytes) in rates(&mut world) {
         // Seven probes a second, as many answers, and a comparison now and then.
         assert!(datagrams < 25, "{datagrams} datagrams a second");
         assert!(bytes < 3_000, "{bytes} bytes a second");
+    }
+}
+
+#[test]
+fn a_cluster_is_quiet_again_after_cuts_deaths_and_joins() {
+    let mut world = World::with_joined(8, 5);
+    world.publish(5, "web", "1");
+    world.until(secs(2), "all alive", World::all_alive);
+    world.isolate(&[2]);
+    world.run(secs(4));
+    world.publish(2, "web", "2");
+    world.heal();
+    world.until(secs(2), "all alive", World::all_alive);
+    world.kill(5);
+    world.run(secs(4));
+    world.join(6, 1);
+    world.kill(4);
+    world.run(secs(1));
+    world.restart(4);
+    world.run(secs(20));
+    assert!(world.all_alive());
+    for (datagrams, bytes) in rates(&mut world) {
+        // The same, and five calls a second to the dead one.
+        assert!(datagrams < 30, "{datagrams} datagrams a second");
+        assert!(bytes < 3_500, "{bytes} bytes a second");
     }
 }

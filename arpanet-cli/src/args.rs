@@ -131,6 +131,8 @@ pub(crate) enum Command {
     Addr(commands::addr::AddrArgs),
     /// Several hosts on this machine, made of namespaces
     Lab(commands::lab::LabArgs),
+    /// Show it all on this machine: three hosts become one cluster, and go again
+    Demo,
     /// Print a shell's completions
     Completions(commands::completions::CompletionsArgs),
     /// Print the manual page, or write all of them into a folder
@@ -141,6 +143,12 @@ pub(crate) enum Command {
     /// Keeps one lab host
     #[command(hide = true, disable_help_flag = true)]
     Holder(HiddenArgs),
+    /// Serves one web page, in the demo
+    #[command(hide = true)]
+    Hello(commands::hello::HelloArgs),
+    /// Fetches it
+    #[command(hide = true)]
+    Fetch(commands::hello::FetchArgs),
     /// Keeps one container
     #[command(hide = true, disable_help_flag = true)]
     Shim(HiddenArgs),

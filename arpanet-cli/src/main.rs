@@ -1,10 +1,6 @@
 //! `arpanet2`: one cluster of separate docker hosts.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-#![expect(
-    dead_code,
-    reason = "parts of the runtime and the demo, which come next"
-)]
 
 mod agent;
 mod args;
@@ -50,6 +46,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Start(args) => commands::start::run(&context, &args),
         Command::Addr(args) => commands::addr::run(&context, &args),
         Command::Completions(args) => commands::completions::run(&args),
+        Command::Hello(args) => commands::hello::serve(&args),
         Command::Man(args) => commands::man::run(&args),
         Command::Agent => {
             return Ok(agent::main(&context).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS));
@@ -77,6 +74,8 @@ async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Exec(args) => return commands::exec::run(context, args).await,
         Command::Rm(args) => commands::rm::run(context, &args).await,
         Command::Forget(args) => commands::forget::run(context, &args).await,
+        Command::Demo => commands::demo::run(context).await,
+        Command::Fetch(args) => commands::hello::fetch(&args).await,
         Command::Lab(args) => return commands::lab::run(context, args).await,
         _ => Err(Error::new(
             ErrorKind::Internal,

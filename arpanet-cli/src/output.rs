@@ -45,6 +45,11 @@ impl Printer {
     }
 }
 
+/// Prints one line of a result that comes in parts.
+pub(crate) fn say_result(text: &str) -> Result<()> {
+    write_line(text)
+}
+
 fn write_line(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {

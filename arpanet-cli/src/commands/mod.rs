@@ -3,10 +3,12 @@
 pub(crate) mod addr;
 pub(crate) mod boot;
 pub(crate) mod completions;
+pub(crate) mod demo;
 pub(crate) mod deregister;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod forget;
+pub(crate) mod hello;
 pub(crate) mod join;
 pub(crate) mod lab;
 pub(crate) mod logs;

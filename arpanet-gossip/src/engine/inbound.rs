@@ -200,13 +200,12 @@ impl Engine {
                 for entry in entries {
                     self.hear_entry(entry, now);
                 }
-                self.send_new(
-                    node,
-                    &Message::Ack {
-                        id,
-                        objection: None,
-                    },
-                );
+                // To where it came from: a node that takes itself out has no other place any more.
+                let ack = Message::Ack {
+                    id,
+                    objection: None,
+                };
+                self.send_at(from, &wire::encode(&Packet::Whole(ack)));
             }
             (_, Message::RosterPart { entries, wanted }) => {
                 self.take_roster_part(node, entries, &wanted, now)

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use arpanet_core::{Error, ErrorKind};
 use arpanet_netlink::{MacAddr, Namespace, Netlink, VethEnd};
 use arpanet_wireguard::tunnel::{
     PeerConfig, PeerStatus, PrivateKey, PublicKey, Tunnel, UserTunnel, UserTunnelConfig,
@@ -70,9 +71,29 @@ impl Host {
     }
 
     pub(crate) fn start(&mut self, port: u16) {
-        let socket = self.bind(Ipv4Addr::UNSPECIFIED, port);
-        let config = UserTunnelConfig::new(self.key.clone(), socket, self.net.namespace().clone());
-        self.tunnel = Some(UserTunnel::launch(config).unwrap());
+        let launch = || {
+            let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
+            let namespace = self.net.namespace();
+            let socket = namespace.run(bind)?.map_err(|error| {
+                Error::new(ErrorKind::Conflict, "the port is taken").with_source(error)
+            })?;
+            UserTunnel::launch(UserTunnelConfig::new(
+                self.key.clone(),
+                socket,
+                namespace.clone(),
+            ))
+        };
+        let start = Instant::now();
+        self.tunnel = Some(loop {
+            match launch() {
+                Ok(tunnel) => break tunnel,
+                // Another test starts a program: until it runs, it has what this process had open, the device too.
+                Err(error) if error.kind() == ErrorKind::Conflict && start.elapsed() < LIMIT => {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
     }
 
     /// As if the process had died: nothing is stopped by hand.
@@ -155,6 +176,7 @@ pub(crate) fn connection_at(from: &Host, to: &Host, at: Ipv4Addr) -> (TcpStream,
     let (server, _) = listener.accept().unwrap();
     for stream in [&client, &server] {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
     }
     (client, server)
 }

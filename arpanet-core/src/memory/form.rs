@@ -79,7 +79,7 @@ impl World {
     /// started. The first one is the boot node, the others are servers.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) when the first one's host has no power.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the first one's host has no power.
     pub async fn memberships(&self, count: u16) -> Result<Vec<Membership>> {
         let nodes: Vec<NodeAddr> = (1..=count).filter_map(NodeAddr::from_index).collect();
         let Some(first) = nodes.first() else {

@@ -9,8 +9,6 @@ use super::catalogue::DiscoveryProcess;
 use super::place::{Origin, Place};
 use super::world::World;
 use crate::discovery::Instance;
-#[cfg(doc)]
-use crate::overlay::Overlay;
 use crate::{Error, ErrorKind, Result, ServiceName};
 
 /// How long nothing must happen before a world counts as settled.
@@ -25,7 +23,7 @@ const PING_INTERVAL: Duration = Duration::from_millis(200);
 
 impl World {
     /// Waits until nothing more happens by itself: every word has arrived, and every death has been noticed. Calls that
-    /// wait for something that may never come, such as [`Overlay::wait_reachable`], don't count.
+    /// wait for something that may never come, such as [`Overlay::wait_reachable`](crate::Overlay::wait_reachable), don't count.
     pub async fn settle(&self) {
         let limit = Instant::now() + RESTLESS;
         loop {

@@ -6,8 +6,6 @@ use super::network::HostIndex;
 use super::place::Place;
 use super::state::State;
 use super::world::World;
-#[cfg(doc)]
-use crate::ErrorKind;
 use crate::{ContainerName, Result};
 
 impl World {
@@ -51,7 +49,7 @@ impl World {
     /// A container ends by itself with this exit code, and is started again where its policy says so.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) for one that is not there.
+    /// [`NotFound`](crate::ErrorKind::NotFound) for one that is not there.
     pub fn end_container(&self, place: impl Place, name: &ContainerName, code: i32) -> Result<()> {
         let index = place.host(self);
         self.act(|state, now| {

@@ -21,7 +21,7 @@ use crate::roster::{Role, RosterEntry};
 ///
 /// Hosts come into being when they are first named: `world.overlay("0.1")` is the overlay of the host whose node address
 /// is to be 0.1. Handles belong to the agent's process at the time they are taken: after [`kill`](World::kill) or
-/// [`crash`](World::crash) they answer [`Unavailable`](ErrorKind::Unavailable) for ever, and new ones are to be taken.
+/// [`crash`](World::crash) they answer [`Unavailable`](crate::ErrorKind::Unavailable) for ever, and new ones are to be taken.
 #[derive(Debug, Clone)]
 pub struct World {
     pub(super) shared: Arc<Shared>,

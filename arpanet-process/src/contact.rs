@@ -17,7 +17,7 @@ use crate::config::ProcessConfig;
 use crate::error::{at_file, own, system};
 use crate::folder::Folder;
 use crate::identity::Identity;
-use crate::wire::{Answer, Frame, Refusal, Request, receive, send};
+use crate::wire::{Answer, Cause, Frame, Refusal, Request, receive, send};
 
 /// How long a shim may take to begin. It makes namespaces, which takes milliseconds; a busy machine takes longer.
 const BEGINNING: Duration = Duration::from_secs(30);
@@ -28,8 +28,9 @@ const ENDING: Duration = Duration::from_secs(5);
 /// Between two looks at something that can't be awaited.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Starts a shim for a container, and waits until the container's namespaces are there.
-pub(crate) async fn begin(config: &ProcessConfig, folder: &Folder, id: &str) -> Result<()> {
+/// Starts a shim for a container, and waits until the container's namespaces are there. Whether it was this one that made
+/// them: another may have begun at the same moment, for an agent that was killed.
+pub(crate) async fn begin(config: &ProcessConfig, folder: &Folder, id: &str) -> Result<bool> {
     let shim = &config.shim;
     let failed = |error| at_file("can't be started as a shim", shim.path(), error);
     let mut child = tokio::process::Command::new(shim.path())
@@ -63,7 +64,11 @@ pub(crate) async fn begin(config: &ProcessConfig, folder: &Folder, id: &str) -> 
             let message = format!("the shim {} ended at once: {why}", shim.path().display());
             own(ErrorKind::Internal, message)
         })?;
-    Ok(outcome?)
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(refusal) if refusal.cause == Cause::Taken => Ok(false),
+        Err(refusal) => Err(refusal.into()),
+    }
 }
 
 /// One request on a connection of its own; `None` where there is no shim, or none any more.

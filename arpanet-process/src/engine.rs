@@ -33,6 +33,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a start waits for a shim that is just ending.
 const HANDOVER: Duration = Duration::from_secs(10);
 
+/// How long an agent that ended can hold the folder.
+const GIVING_UP: Duration = Duration::from_secs(2);
+
 /// Between two attempts that nothing tells the time for.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -67,7 +70,7 @@ impl Engine {
                 .map_err(|error| at_file("can't be found", &config.state_dir, error))?,
             ..config
         };
-        let lock = lock(&config.state_dir)?;
+        let lock = lock(&config.state_dir).await?;
         let hub = Hub::new();
         let containers = read_all(&config.state_dir, &hub)?;
         let engine = Arc::new(Self {
@@ -164,14 +167,24 @@ impl Engine {
 
     /// Sees to it that the container has a shim, and with it namespaces.
     async fn ready(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<()> {
-        if let Some((status, _)) = contact::open(&entry.folder, &Request::Follow, PATIENCE).await? {
+        let due = Instant::now() + HANDOVER;
+        loop {
+            let told = contact::open(&entry.folder, &Request::Follow, PATIENCE).await?;
+            let status = match told {
+                Some((status, _)) => status,
+                None if contact::begin(&self.config, &entry.folder, &entry.record.id).await? => {
+                    entry.folder.status()?
+                }
+                None if Instant::now() < due => {
+                    sleep(LOOK).await;
+                    continue;
+                }
+                None => return Err(unanswering(&entry.name)),
+            };
             entry.apply(status);
+            self.follow(entry);
             return Ok(());
         }
-        contact::begin(&self.config, &entry.folder, &entry.record.id).await?;
-        entry.apply(entry.folder.status()?);
-        self.follow(entry);
-        Ok(())
     }
 
     /// In the container's turn.
@@ -192,10 +205,7 @@ impl Engine {
                         Some(refusal) => return Err(refusal.into()),
                     }
                 }
-                None if Instant::now() >= due => {
-                    let message = format!("the shim of {name} does not answer");
-                    return Err(own(ErrorKind::Unavailable, message));
-                }
+                None if Instant::now() >= due => return Err(unanswering(&name)),
                 // What ran before has ended, and is told as ended before it runs again.
                 None if self.settle(&entry).await => self.ready(&entry).await?,
                 None => {}
@@ -266,22 +276,34 @@ impl Engine {
     }
 }
 
-fn lock(state_dir: &Path) -> Result<Flock<File>> {
+fn unanswering(name: &ContainerName) -> Error {
+    let message = format!("the shim of {name} does not answer");
+    own(ErrorKind::Unavailable, message)
+}
+
+/// Takes the folder. An agent that was just killed can hold it a moment longer: in a shim that it was just starting.
+async fn lock(state_dir: &Path) -> Result<Flock<File>> {
     let path = state_dir.join(".lock");
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(&path)
         .map_err(|error| at_file("can't be opened", &path, error))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        if error == Errno::EAGAIN {
-            let message = format!("{} is in use by another agent", state_dir.display());
-            return own(ErrorKind::Conflict, message);
+    let due = Instant::now() + GIVING_UP;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, Errno::EAGAIN)) if Instant::now() < due => file = unlocked,
+            Err((_, Errno::EAGAIN)) => {
+                let message = format!("{} is in use by another agent", state_dir.display());
+                return Err(own(ErrorKind::Conflict, message));
+            }
+            Err((_, error)) => return Err(at_file("can't be locked", &path, error)),
         }
-        at_file("can't be locked", &path, error)
-    })
+        sleep(LOOK).await;
+    }
 }
 
 /// All containers of a folder. One that can't be read is an error: it may run.

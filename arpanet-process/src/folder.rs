@@ -4,9 +4,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arpanet_core::runtime::ContainerSpec;
 use arpanet_core::{ErrorKind, Result};
@@ -22,6 +22,9 @@ use crate::status::Status;
 
 /// The layout of a folder. Another one is refused, not guessed at.
 const VERSION: u32 = 1;
+
+/// Between two attempts to take a lock.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What a container is; written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,11 +130,29 @@ impl Folder {
         write(&self.0.join("status.json"), 0o600, &encode(status)?)
     }
 
-    /// Waits until no other shim looks after this container, and keeps others off.
+    /// Takes this container for the calling shim, and keeps others off. Waits for one that is just ending.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where another one does its work: it was started by an agent that was killed.
     pub(crate) fn lock_shim(&self) -> Result<Flock<File>> {
-        let file = self.lock_file(true)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| at_file("can't be locked", &self.lock_path(), error))?;
+        let mut file = self.lock_file(true)?;
+        let lock = loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break lock,
+                Err((unlocked, Errno::EAGAIN)) => file = unlocked,
+                Err((_, error)) => {
+                    return Err(at_file("can't be locked", &self.lock_path(), error));
+                }
+            }
+            if self
+                .through_descriptor(|path| StdStream::connect(path))
+                .is_ok()
+            {
+                let message = "another shim looks after the container";
+                return Err(own(ErrorKind::AlreadyExists, message));
+            }
+            std::thread::sleep(LOOK);
+        };
         let identity = Identity::own()
             .ok_or_else(|| own(ErrorKind::Internal, "/proc does not show this process"))?;
         lock.set_len(0)
@@ -206,7 +227,7 @@ impl Folder {
     /// Reaches the shim; `None` when none listens.
     pub(crate) fn connect(&self) -> Result<Option<UnixStream>> {
         let stream = self.through_descriptor(|path| {
-            let stream = std::os::unix::net::UnixStream::connect(path)?;
+            let stream = StdStream::connect(path)?;
             stream.set_nonblocking(true)?;
             UnixStream::from_std(stream)
         });
@@ -339,6 +360,24 @@ mod tests {
         assert_eq!(folder.shim().unwrap(), Identity::own());
         drop(lock);
         assert_eq!(folder.shim().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_second_shim_leaves_the_first_alone() {
+        let (_place, folder) = folder();
+        let lock = folder.lock_shim().unwrap();
+        let listener = folder.listen().unwrap();
+        let error = folder.lock_shim().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        // One that listens no more is waited for.
+        drop(listener);
+        let next = {
+            let folder = folder.clone();
+            tokio::task::spawn_blocking(move || folder.lock_shim().is_ok())
+        };
+        tokio::task::yield_now().await;
+        drop(lock);
+        assert!(next.await.unwrap());
     }
 
     #[tokio::test]

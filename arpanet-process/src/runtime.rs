@@ -33,7 +33,7 @@ impl ProcessRuntime {
     /// Needs a tokio runtime with I/O and time.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] while another runtime, of any process, has the folder;
+    /// [`ErrorKind::Conflict`], after two seconds, while another runtime, of any process, has the folder;
     /// [`ErrorKind::Corrupt`] and [`ErrorKind::Incompatible`], with its path, for a file that can't be read.
     pub async fn open(config: ProcessConfig) -> Result<Self> {
         let engine = Engine::open(config)

@@ -43,6 +43,8 @@ pub(crate) enum Cause {
     Exhausted,
     PermissionDenied,
     Unavailable,
+    /// Another shim has the container.
+    Taken,
     Internal,
 }
 
@@ -77,6 +79,7 @@ impl From<Refusal> for arpanet_core::Error {
             Cause::Exhausted => ErrorKind::Exhausted,
             Cause::PermissionDenied => ErrorKind::PermissionDenied,
             Cause::Unavailable => ErrorKind::Unavailable,
+            Cause::Taken => ErrorKind::AlreadyExists,
             Cause::Internal => ErrorKind::Internal,
         };
         let error = crate::error::own(kind, refusal.message);
@@ -96,6 +99,7 @@ impl From<&arpanet_core::Error> for Refusal {
             ErrorKind::Exhausted => Cause::Exhausted,
             ErrorKind::PermissionDenied => Cause::PermissionDenied,
             ErrorKind::Unavailable => Cause::Unavailable,
+            ErrorKind::AlreadyExists => Cause::Taken,
             _ => Cause::Internal,
         };
         Self::new(cause, error.to_string())

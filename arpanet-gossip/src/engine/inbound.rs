@@ -19,7 +19,7 @@ const MAX_QUIET: usize = 256;
 
 /// What the sender of a datagram is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// It holds its address.
     Member,
     /// It is not in the roster, or its address has another holder: only what proves itself is heard.
@@ -148,7 +148,7 @@ impl Engine {
         true
     }
 
-    fn believe(
+    pub(super) fn believe(
         &mut self,
         sender: Sender,
         standing: Standing,

@@ -116,7 +116,7 @@ impl Engine {
         self.tell_member(self.me);
         // Nobody knows this node's identity yet, so a better one costs nothing.
         if self.swim.alive() == 0 && self.swim.me().endpoint != Some(at) {
-            let rank = self.swim.me().rank + 1;
+            let rank = self.swim.me().rank.saturating_add(1);
             self.renew_swim(rank);
         }
     }
@@ -163,7 +163,7 @@ impl Engine {
                 // Everybody is down here, so foca here would have everybody else take new identities when the cut is
                 // healed. One new identity, of this node, does it as well.
                 Wish::Alone => {
-                    let rank = self.swim.me().rank + 1;
+                    let rank = self.swim.me().rank.saturating_add(1);
                     self.renew_swim(rank);
                 }
             }

@@ -5,6 +5,8 @@
 
 mod admission;
 mod inbound;
+#[cfg(test)]
+mod insider_tests;
 mod membership;
 mod records;
 mod spread;

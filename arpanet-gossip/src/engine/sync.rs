@@ -17,6 +17,8 @@ use crate::roster::SignedEntry;
 use crate::swim::SwimId;
 use crate::wire::{self, BURST, FILL, Hashes, Mark, Message};
 
+/// Above every rank that comes of a node's starts: whoever claims one is wrong.
+const MAX_RANK: u64 = 1 << 53;
 /// How soon "soon" is: spread out, so that a change is not compared by all at once.
 const SOON_MS: std::ops::Range<u64> = 100..500;
 const FIRST_PATIENCE: Duration = Duration::from_millis(60);
@@ -73,6 +75,11 @@ pub(super) struct Session {
 impl Session {
     pub(super) const fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    #[cfg(test)]
+    pub(super) const fn id(&self) -> u64 {
+        self.id
     }
 }
 
@@ -285,7 +292,7 @@ impl Engine {
         if session.round > ROUNDS {
             session.differs.clear();
         }
-        if my_rank > self.swim.me().rank {
+        if my_rank > self.swim.me().rank && my_rank < MAX_RANK {
             // What this node was before: foca would take it for the newer one.
             self.renew_swim(my_rank + 1);
         }

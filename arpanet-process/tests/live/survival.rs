@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use arpanet_core::ErrorKind;
@@ -10,6 +11,7 @@ use arpanet_core::runtime::{
 };
 use arpanet_core::watch::Change;
 use arpanet_process::ProcessRuntime;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::timeout;
@@ -347,17 +349,40 @@ fn a_damaged_file_is_refused_by_path() {
     });
 }
 
-fn a_full_disk() {
-    own_mounts();
-    let place = tempfile::tempdir().unwrap();
-    let small = Some("size=1m,mode=700");
-    let none = nix::mount::MsFlags::empty();
-    nix::mount::mount(Some("tmpfs"), place.path(), Some("tmpfs"), none, small).unwrap();
-    on_this_thread(3 * BOUND, full_disk(&place));
+/// A disk of one megabyte, seen by this thread and what it starts only.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        own_mounts();
+        let place = tempfile::tempdir().unwrap();
+        let size = Some("size=1m,mode=700");
+        mount(
+            Some("tmpfs"),
+            place.path(),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            size,
+        )
+        .unwrap();
+        Self(place)
+    }
 }
 
-async fn full_disk(place: &tempfile::TempDir) {
-    let folder = place.path().join("containers");
+impl Drop for SmallDisk {
+    /// Before the folder that it is mounted on is removed.
+    fn drop(&mut self) {
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+fn a_full_disk() {
+    let disk = SmallDisk::new();
+    on_this_thread(3 * BOUND, full_disk(disk.0.path()));
+}
+
+async fn full_disk(disk: &Path) {
+    let folder = disk.join("containers");
     let config = crate::scene::config(&folder);
     let runtime = ProcessRuntime::open(config).await.unwrap();
     let run_on = "trap 'echo finally; exit 9' TERM; while :; do echo line; sleep 0.01; done";
@@ -365,7 +390,7 @@ async fn full_disk(place: &tempfile::TempDir) {
     let idle = shell("idle", "sleep 1000");
     runtime.create(&idle).await.unwrap();
     let state = async |container| inspect(&runtime, container).await.state;
-    let ballast = place.path().join("ballast");
+    let ballast = disk.join("ballast");
     let fill = || {
         let mut options = fs::File::options();
         let mut file = options.create(true).append(true).open(&ballast).unwrap();

@@ -1,8 +1,9 @@
-//! The overlay between two hosts: who reaches whom, what a restart keeps, and what is left behind.
+//! The overlay between hosts in namespaces: who reaches whom, what a restart keeps, and what is left behind.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod contract;
 mod site;
 
 use std::net::Ipv4Addr;
@@ -97,7 +98,7 @@ async fn a_killed_overlay_finds_its_containers_again() {
     connect(&one, &two).await;
     assert_eq!(probe(a1.namespace(), ip("10.1.0.9")), Fate::Reached);
     let before = one.overlay.attached().await.unwrap();
-    one.kill();
+    one.kill().await;
     one.launch().await;
     assert_eq!(one.overlay.attached().await.unwrap(), before);
     connect(&one, &two).await;

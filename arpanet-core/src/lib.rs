@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod discovery;
 mod error;
+pub mod kv;
 pub mod memory;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -28,6 +29,8 @@ pub use self::cluster::Cluster;
 #[doc(inline)]
 pub use self::discovery::Discovery;
 pub use self::error::{Error, ErrorKind, Result};
+#[doc(inline)]
+pub use self::kv::KeyValue;
 #[doc(inline)]
 pub use self::name::{ContainerName, InstanceId, NodeName, ServiceName, Tag};
 #[doc(inline)]

@@ -1,7 +1,7 @@
 //! Suites that say whether a backend keeps the contract of its trait: for everyone who writes one.
 //!
 //! Behind the feature `conformance`, which belongs into `[dev-dependencies]`. A backend's author implements the rig of
-//! the layer, [`DiscoveryRig`], [`OverlayRig`] or [`RuntimeRig`]: a few nodes that the suite may start, kill, restart and, where the rig is able to, cut off.
+//! the layer, [`DiscoveryRig`], [`OverlayRig`], [`RuntimeRig`] or [`KeyValueRig`]: a few nodes that the suite may start, kill, restart and, where the rig is able to, cut off.
 //! Each check stands for one sentence of the trait's documentation and runs on a rig of its own; what neither the backend
 //! (by its capabilities) nor the rig can do is skipped, and the [`Report`] lists it.
 //!
@@ -51,11 +51,13 @@
 
 mod check;
 mod discovery;
+mod key_value;
 mod overlay;
 mod report;
 mod runtime;
 
 pub use self::discovery::{DiscoveryRig, discovery};
+pub use self::key_value::{KeyValueRig, key_value};
 pub use self::overlay::{OverlayRig, Ping, PingFrom, overlay};
 pub use self::report::{CheckReport, Outcome, Report};
 pub use self::runtime::{Program, RuntimeRig, runtime};

@@ -34,6 +34,7 @@ mod containers;
 mod discovery;
 mod election;
 mod form;
+mod key_value;
 mod network;
 mod observe;
 mod overlay;
@@ -50,6 +51,7 @@ mod world;
 
 pub use self::admission::{MemoryAdmission, MemoryStore};
 pub use self::discovery::MemoryDiscovery;
+pub use self::key_value::MemoryKeyValue;
 pub use self::overlay::MemoryOverlay;
 pub use self::place::{Origin, Place};
 pub use self::runtime::MemoryRuntime;

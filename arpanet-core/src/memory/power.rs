@@ -42,6 +42,7 @@ impl World {
             if !std::mem::replace(&mut host.powered, true) {
                 host.engine.regain_power(index, &mut host.router, clock);
                 state.activity += 1;
+                state.tell_agreed();
             }
         });
     }
@@ -75,6 +76,7 @@ fn end_process(state: &mut State, index: HostIndex, now: Instant) {
     host.overlay = None;
     host.engine.disconnect();
     host.discovery = None;
+    state.forget_watchers(index);
     state.reassess(now);
 }
 
@@ -87,4 +89,5 @@ fn power_off(state: &mut State, index: HostIndex, now: Instant) {
     host.powered = false;
     host.router.lose_all();
     host.engine.lose_power();
+    state.tell_agreed();
 }

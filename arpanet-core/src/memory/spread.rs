@@ -294,6 +294,7 @@ impl State {
     /// The network, or who runs on it, is another: notes who lost whom, and lets those meet who can again.
     pub(super) fn reassess(&mut self, now: Instant) {
         self.activity += 1;
+        self.tell_agreed();
         let groups = self.groups();
         let running: Vec<HostIndex> = groups.keys().copied().collect();
         for (position, a) in running.iter().enumerate() {

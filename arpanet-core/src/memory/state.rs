@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::admission::AdmissionProcess;
 use super::catalogue::{DiscoveryProcess, OwnerState};
 use super::containers::Engine;
+use super::key_value::Agreed;
 use super::network::{HostIndex, Network};
 use super::overlay::OverlayProcess;
 use super::random::Random;
@@ -86,6 +87,7 @@ pub(super) struct State {
     pub(super) labels: BTreeMap<NodeAddr, HostIndex>,
     pub(super) network: Network,
     pub(super) detection: Detection,
+    pub(super) agreed: Agreed,
     queue: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     /// Counts what happened: a world in which it stands still has settled.
@@ -106,6 +108,7 @@ impl State {
                 suspect: Duration::from_millis(500),
                 down: Duration::from_millis(1_500),
             },
+            agreed: Agreed::default(),
             queue: BTreeMap::new(),
             sequence: 0,
             activity: 0,

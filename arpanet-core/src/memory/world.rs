@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::admission::{MemoryAdmission, MemoryStore};
 use super::discovery::MemoryDiscovery;
+use super::key_value::MemoryKeyValue;
 use super::network::HostIndex;
 use super::overlay::MemoryOverlay;
 use super::place::Place;
@@ -61,6 +62,12 @@ impl Host {
     #[must_use]
     pub fn admission(&self) -> MemoryAdmission {
         self.world.admission(self)
+    }
+
+    /// Its part in what the world agrees on.
+    #[must_use]
+    pub fn key_value(&self) -> MemoryKeyValue {
+        self.world.key_value(self)
     }
 
     /// Its disk.
@@ -165,6 +172,12 @@ impl World {
     #[must_use]
     pub fn admission(&self, place: impl Place) -> MemoryAdmission {
         MemoryAdmission::new(self.seat(place))
+    }
+
+    /// The part of a host in what the world agrees on.
+    #[must_use]
+    pub fn key_value(&self, place: impl Place) -> MemoryKeyValue {
+        MemoryKeyValue::new(self.seat(place))
     }
 
     /// The disk of a host, where an embedder keeps its membership.

@@ -65,14 +65,15 @@ impl Config {
 
     /// The folders, by the options or by the file.
     pub(crate) fn paths(&self, global: &Global) -> Paths {
-        let choose = |flag: &Option<PathBuf>, file: &Option<PathBuf>, default: &str| {
+        let standard = Paths::default();
+        let choose = |flag: &Option<PathBuf>, file: &Option<PathBuf>, standard: &Path| {
             flag.clone()
                 .or_else(|| file.clone())
-                .unwrap_or_else(|| PathBuf::from(default))
+                .unwrap_or_else(|| standard.to_owned())
         };
         Paths::new(
-            choose(&global.state_dir, &self.state_dir, "/var/lib/arpanet2"),
-            choose(&global.run_dir, &self.run_dir, "/run/arpanet2"),
+            choose(&global.state_dir, &self.state_dir, standard.state()),
+            choose(&global.run_dir, &self.run_dir, standard.run()),
         )
     }
 }

@@ -9,6 +9,16 @@ pub(crate) struct Paths {
     run: PathBuf,
 }
 
+/// Where both are unless told.
+impl Default for Paths {
+    fn default() -> Self {
+        Self::new(
+            PathBuf::from("/var/lib/arpanet2"),
+            PathBuf::from("/run/arpanet2"),
+        )
+    }
+}
+
 impl Paths {
     pub(crate) fn new(state: PathBuf, run: PathBuf) -> Self {
         Self { state, run }

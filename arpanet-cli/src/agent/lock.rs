@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::time::Duration;
 
 use arpanet_core::{Error, ErrorKind, Result};
@@ -24,12 +25,17 @@ fn open(paths: &Paths) -> Result<File> {
         )
         .with_source(source)
     };
-    std::fs::create_dir_all(paths.run()).map_err(cannot)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(paths.run())
+        .map_err(cannot)?;
     OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(paths.lock())
         .map_err(cannot)
 }

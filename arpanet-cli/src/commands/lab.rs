@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::Context;
 use crate::output::{Progress, table};
+use crate::paths::Paths;
 
 #[derive(Debug, Args)]
 pub(crate) struct LabArgs {
@@ -70,7 +71,7 @@ enum LabCommand {
         /// The host, nodeN
         host: String,
     },
-    /// Give a host power again
+    /// Give a host power again; the node that it was comes back
     Start {
         /// The host, nodeN
         host: String,
@@ -143,7 +144,10 @@ pub(crate) async fn run(context: &Context, args: LabArgs) -> Result<ExitCode> {
         LabCommand::Heal { host } => lab.heal(host.as_deref()).await,
         LabCommand::Block { host, protocol } => lab.block(&host, protocol).await,
         LabCommand::Kill { host } => lab.kill(&host).await,
-        LabCommand::Start { host } => lab.start(&host).await,
+        LabCommand::Start { host } => match lab.start(&host).await {
+            Ok(()) => bring_back(&lab, &host),
+            failed => failed,
+        },
         LabCommand::Readdress { host, ip } => lab.readdress(&host, ip).await,
         LabCommand::Status | LabCommand::Up { .. } => context
             .printer
@@ -151,6 +155,34 @@ pub(crate) async fn run(context: &Context, args: LabArgs) -> Result<ExitCode> {
         LabCommand::Down => lab.down().await,
     }
     .map(|()| ExitCode::SUCCESS)
+}
+
+/// Brings a host's node back, if it had one: what the service manager of a real host does.
+fn bring_back(lab: &Lab, host: &str) -> Result<()> {
+    let program = std::env::current_exe().map_err(|source| {
+        Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
+    })?;
+    let node = Paths::default().node();
+    if !lab
+        .output(host, &["test".as_ref(), "-e".as_ref(), node.as_os_str()])?
+        .status
+        .success()
+    {
+        return Ok(());
+    }
+    let started = lab.output(host, &[program.as_os_str(), "start".as_ref()])?;
+    if started.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&started.stderr);
+    let said = said.trim_end();
+    Err(Error::new(
+        ErrorKind::Unavailable,
+        format!(
+            "{host} has power, but its node did not come back: {}",
+            said.strip_prefix("error: ").unwrap_or(said)
+        ),
+    ))
 }
 
 fn render(hosts: &[HostStatus]) -> String {

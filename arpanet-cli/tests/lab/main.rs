@@ -5,3 +5,4 @@
 mod bad_input;
 mod cluster;
 mod site;
+mod survival;

@@ -49,10 +49,10 @@ async fn three_hosts_list_each_other_and_find_services_by_name() {
             nodes[1..].iter().all(|node| node["rtt_ms"].is_f64())
         },
     );
-    site.ok(
-        "node3",
-        "run --net 10.1.0.0/16 --service web --port 80 --name w1 -- busybox httpd -f -p 80 -h /etc",
+    let web = format!(
+        "run --net 10.1.0.0/16 --service web --port 80 --name w1 -- {BINARY} hello --port 80"
     );
+    site.ok("node3", &web);
     let resolved = || site.arpanet2("node2", "resolve web").out;
     until("the name is there", LIMIT, resolved, |ip| {
         ip.starts_with("10.1.")
@@ -60,11 +60,8 @@ async fn three_hosts_list_each_other_and_find_services_by_name() {
     let ip = resolved();
     site.ok("node2", "run --net 10.1.0.0/16 --name c1 -- sleep 600");
     site.ok("node2", "run --net 10.2.0.0/16 --name c2 -- sleep 600");
-    let fetched = site.ok(
-        "node2",
-        "exec c1 -- busybox wget -qO- http://web.service.consul/hostname",
-    );
-    assert_eq!(fetched, "w1");
+    let fetch = format!("exec c1 -- {BINARY} fetch http://web.service.consul/");
+    assert_eq!(site.ok("node2", &fetch), "hello from w1");
     for to in [
         ip.as_str(),
         "10.255.0.1",

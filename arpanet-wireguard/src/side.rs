@@ -1,17 +1,17 @@
 //! The tunnel's side channel as a thing that is there before the tunnel.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use arpanet_core::{Datagrams, Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::net::SocketAddr;
 use tokio::sync::watch;
-
-use crate::tunnel::SideChannel;
 
 /// Datagrams on the tunnel's UDP port, of whichever tunnel runs now.
 #[derive(Debug)]
 pub(crate) struct SidePort {
-    current: watch::Sender<Option<SideChannel>>,
+    current: watch::Sender<Option<Arc<dyn Datagrams>>>,
 }
 
 impl SidePort {
@@ -21,7 +21,7 @@ impl SidePort {
         }
     }
 
-    pub(crate) fn set(&self, channel: Option<SideChannel>) {
+    pub(crate) fn set(&self, channel: Option<Arc<dyn Datagrams>>) {
         self.current.send_replace(channel);
     }
 }

@@ -26,6 +26,11 @@ pub use recording::{Call, RecordingTunnel};
 pub use side::{SIDE_CHANNEL_MAGIC, SideChannel};
 pub use user::{UserTunnel, UserTunnelConfig, mtu_over};
 
+/// Makes the device that this configuration asks for, and leaves it to whoever opens it.
+pub(crate) fn make_device(config: &UserTunnelConfig) -> Result<()> {
+    device::open(&config.namespace, &config.device, config.mtu).map(drop)
+}
+
 /// A peer as it is wanted: the whole truth about it, each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

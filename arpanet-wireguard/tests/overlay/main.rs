@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod contract;
+mod logic;
 mod site;
 
 use std::net::Ipv4Addr;

@@ -12,7 +12,7 @@ use arpanet_core::overlay::{Announcement, AttachAddr, Attachment, NetNamespace, 
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster};
 use arpanet_core::{AppAddr, NodeAddr, Overlay};
 use arpanet_netlink::{HostSnapshot, Namespace, Netlink, VethEnd};
-use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
+use arpanet_wireguard::{TunnelFactory, UserTunnels, WireGuardConfig, WireGuardOverlay};
 use ipnet::Ipv4Net;
 use tempfile::TempDir;
 
@@ -144,6 +144,7 @@ pub(crate) struct Host {
     pub(crate) underlay: Ipv4Addr,
     pub(crate) overlay: Arc<WireGuardOverlay>,
     pub(crate) holds: Vec<AppAddr>,
+    tunnels: Arc<dyn TunnelFactory>,
     before: HostSnapshot,
     folder: TempDir,
     /// It is there as long as one of its hosts.
@@ -160,9 +161,11 @@ impl Host {
     ) -> Self {
         let net = namespace.handle().unwrap();
         let folder = tempfile::tempdir().unwrap();
+        let tunnels: Arc<dyn TunnelFactory> = Arc::new(UserTunnels::default());
         Self {
             node: NodeAddr::new(0, number).unwrap(),
-            overlay: overlay(namespace, &folder),
+            overlay: overlay(namespace, &folder, &tunnels),
+            tunnels,
             underlay,
             before: net.snapshot().await.unwrap(),
             net,
@@ -209,9 +212,15 @@ impl Host {
         self.holds.push(addr.parse().unwrap());
     }
 
+    /// With another kind of tunnel from now on. Before the launch.
+    pub(crate) fn run_over(&mut self, tunnels: Arc<dyn TunnelFactory>) {
+        self.overlay = overlay(self.namespace(), &self.folder, &tunnels);
+        self.tunnels = tunnels;
+    }
+
     /// As if the agent had been killed and started again: nothing is stopped by hand.
     pub(crate) async fn kill(&mut self) {
-        self.overlay = overlay(self.namespace(), &self.folder);
+        self.overlay = overlay(self.namespace(), &self.folder, &self.tunnels);
         // A call that still ran when it was dropped holds the port to its end; a process would take it along.
         let start = Instant::now();
         let port = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
@@ -254,10 +263,14 @@ impl Drop for Host {
     }
 }
 
-fn overlay(namespace: &Namespace, folder: &TempDir) -> Arc<WireGuardOverlay> {
+fn overlay(
+    namespace: &Namespace,
+    folder: &TempDir,
+    tunnels: &Arc<dyn TunnelFactory>,
+) -> Arc<WireGuardOverlay> {
     let config =
         WireGuardConfig::new(folder.path().join("ledger")).pin(folder.path().join("router"));
-    let overlay = namespace.run(|| WireGuardOverlay::new(config));
+    let overlay = namespace.run(|| WireGuardOverlay::with_tunnels(config, Arc::clone(tunnels)));
     Arc::new(overlay.unwrap().unwrap())
 }
 

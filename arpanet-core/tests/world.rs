@@ -6,6 +6,7 @@ use std::time::Duration;
 use arpanet_core::discovery::{Discovery, Instance, MemberState};
 use arpanet_core::memory::World;
 use arpanet_core::overlay::{AttachAddr, Attachment, Overlay, PeerSpec};
+use arpanet_core::watch::Change;
 use arpanet_core::{ErrorKind, NodeAddr};
 
 fn instance(node: u16, number: u16) -> Instance {
@@ -154,4 +155,50 @@ async fn packets_go_where_routes_and_rules_let_them() {
         kind(world.ping(("0.1", "a"), ip("10.1.0.2")).await),
         Err(ErrorKind::Timeout)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_members_tells_what_members_answers() {
+    let world = World::with_nodes(5).await;
+    let observer = world.discovery("0.1");
+    let mut watch = observer.watch_members().await.unwrap();
+    let mut told = std::collections::BTreeMap::new();
+    let steps: [(&str, &dyn Fn()); 8] = [
+        ("nothing", &|| {}),
+        ("a cut", &|| world.cut("0.2")),
+        ("a cut between two", &|| world.cut_between("0.1", "0.3")),
+        ("a heal", &|| world.heal_all()),
+        ("another address", &|| {
+            let _ = world.readdress("0.4");
+        }),
+        ("a crash", &|| world.crash("0.3")),
+        ("a loss of power", &|| world.kill("0.5")),
+        ("a cut of the rest", &|| world.cut("0.1")),
+    ];
+    for (what, step) in steps {
+        step();
+        world.settle().await;
+        while let Some(Some(change)) = watch.try_next() {
+            match change {
+                Change::Snapshot(set) => told = set,
+                Change::Upsert(node, member) => {
+                    told.insert(node, member);
+                }
+                Change::Removed(node) => {
+                    told.remove(&node);
+                }
+                _ => {}
+            }
+        }
+        let members = observer.members().await.unwrap();
+        let watched: Vec<_> = told.values().cloned().collect();
+        assert_eq!(watched, members, "after {what}");
+    }
+    world.heal_all();
+    world.settle().await;
+    observer.forget("0.5".parse().unwrap()).await.unwrap();
+    world.settle().await;
+    assert!(matches!(watch.try_next(), Some(Some(_))));
+    let members = observer.members().await.unwrap();
+    assert_eq!(members.len(), 4);
 }

@@ -199,11 +199,13 @@ impl Records {
 
     /// The /8 addresses that are held.
     pub(super) fn wide(&self) -> Vec<AppAddr> {
+        let is_wide = |claim: &Claim| claim.net().is_none();
         self.claims
-            .keys()
-            .filter_map(|ip| self.holder(*ip))
+            .iter()
+            .filter(|(_, rivals)| rivals.iter().any(|(claim, _)| is_wide(claim)))
+            .filter_map(|(ip, _)| self.holder(*ip))
+            .filter(|claim| is_wide(claim))
             .map(|claim| claim.addr)
-            .filter(|addr| addr.net().is_none())
             .collect()
     }
 

@@ -1,6 +1,6 @@
 //! What one node of the simulated world knows of all others: their words as last heard, and whether they are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::network::HostIndex;
 use super::state::Detection;
 use crate::admission::Membership;
 use crate::discovery::{Health, Instance, Member, MemberState, Record, RecordKey};
-use crate::roster::{Identity, Roster, RosterEntry};
+use crate::roster::{Identity, Merged, Roster, RosterEntry};
 use crate::watch::WatchHub;
 use crate::{Error, ErrorKind, InstanceId, NodeAddr, Result};
 
@@ -210,16 +210,20 @@ impl DiscoveryProcess {
         if Arc::ptr_eq(&self.roster, other) {
             return Merge::Nothing;
         }
+        let news = other
+            .entries()
+            .filter(|entry| self.roster.entry(entry.node) != Some(*entry));
         let mut merged = Roster::clone(&self.roster);
-        other.entries().cloned().for_each(|entry| {
-            merged.merge(entry);
-        });
-        if merged == *self.roster {
+        let taken: BTreeSet<NodeAddr> = news
+            .filter(|entry| merged.merge(RosterEntry::clone(entry)) == Merged::Taken)
+            .map(|entry| entry.node)
+            .collect();
+        if taken.is_empty() {
             return Merge::Nothing;
         }
-        let before: Vec<_> = self
-            .views
-            .iter()
+        let concerned = self.views.iter();
+        let before: Vec<_> = concerned
+            .filter(|(_, view)| taken.contains(&view.node))
             .map(|(owner, view)| (*owner, Arc::clone(&view.state), self.standing(view, now)))
             .collect();
         let adopted = merged == **other;
@@ -231,7 +235,9 @@ impl DiscoveryProcess {
         for (owner, state, standing) in before {
             self.tell(owner, &state, standing, now);
         }
-        self.tell_members(now);
+        for node in taken {
+            self.tell_holder(node, now);
+        }
         if adopted {
             Merge::Adopted
         } else {
@@ -305,9 +311,17 @@ impl DiscoveryProcess {
         }
     }
 
-    fn tell_members(&self, now: Instant) {
-        if let Some(hub) = &self.members {
-            hub.replace(self.all_members(now));
+    /// What the watchers of members are told of one address.
+    fn tell_holder(&self, node: NodeAddr, now: Instant) {
+        let Some(hub) = &self.members else { return };
+        let member = self.roster.holder(node).and_then(|entry| {
+            let mut views = self.views.values();
+            let view = views.find(|view| view.identity == entry.identity);
+            self.member(entry, view, now)
+        });
+        match member {
+            Some(member) => hub.upsert(node, member),
+            None => hub.remove(&node),
         }
     }
 

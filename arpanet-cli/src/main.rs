@@ -38,6 +38,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     if let Command::Shim(hidden) = cli.command {
         return Ok(arpanet_process::shim::main(hidden.args));
     }
+    if let Command::Demo = cli.command {
+        commands::demo::become_root()?;
+    }
     let context = Context::new(cli.global)?;
     match cli.command {
         Command::Boot(args) => commands::boot::run(&context, args),

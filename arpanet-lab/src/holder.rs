@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -93,8 +94,15 @@ fn init(name: &OsStr, disk: &Path) -> std::io::Result<()> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(context("private mounts"))?;
-    layer(disk, "etc", Path::new("/etc"))?;
-    layer(disk, "lib", Path::new("/var/lib"))?;
+    if is_ours(Path::new("/etc"))? {
+        layer(disk, "etc", Path::new("/etc"))?;
+        layer(disk, "lib", Path::new("/var/lib"))?;
+    } else {
+        // An ordinary user, in a user namespace: a layer over files of another owner could not be written to.
+        copy_readable(Path::new("/etc"), &disk.join("etc"))?;
+        bind(&disk.join("etc"), Path::new("/etc"))?;
+        bind(&disk.join("lib"), Path::new("/var/lib"))?;
+    }
     own_etc(name)?;
     mount(
         Some("proc"),
@@ -146,6 +154,39 @@ fn layer(disk: &Path, part: &str, over: &Path) -> std::io::Result<()> {
         Some(options.as_str()),
     )
     .map_err(context("a layer of the host's own (overlayfs)"))
+}
+
+/// Whether root of this user namespace owns it, and not a user that this namespace does not know.
+fn is_ours(path: &Path) -> std::io::Result<bool> {
+    Ok(std::fs::metadata(path)?.uid() == 0)
+}
+
+/// Copies what this user may read, the first time a host is started. What may not be read is not there.
+fn copy_readable(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)?.flatten() {
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if target.symlink_metadata().is_ok() {
+            continue;
+        }
+        if kind.is_dir() {
+            std::fs::create_dir(&target)?;
+            // A folder that may not be read stays empty.
+            let _ = copy_readable(&entry.path(), &target);
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(entry.path())?, &target)?;
+        } else if kind.is_file() {
+            let _ = std::fs::copy(entry.path(), &target);
+        }
+    }
+    Ok(())
+}
+
+/// Puts a folder of the host's own in the place of one of the machine.
+fn bind(folder: &Path, over: &Path) -> std::io::Result<()> {
+    let none: Option<&str> = None;
+    mount(Some(folder), over, none, MsFlags::MS_BIND, none)
+        .map_err(context("a folder of the host's own"))
 }
 
 /// What a host must not share with the machine: its DNS servers, above all, may lie in 10.0.0.0/8.

@@ -1,6 +1,7 @@
 //! `arpanet2 demo`: three hosts, one cluster, on this machine and for a few seconds.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,8 +15,6 @@ use tokio::runtime::Handle;
 use super::Context;
 use crate::output::{Printer, Progress, say_result};
 
-/// Where labs can be: its layers need a file system that is no layer itself, as `/run` is.
-const FOLDER: &str = "/run";
 /// How long DNS may take to let go of a host, and to have it back.
 const CHANGE: Duration = Duration::from_secs(10);
 
@@ -34,13 +33,11 @@ struct Shown {
 }
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
-    possible()?;
     let began = Instant::now();
     let program = std::env::current_exe().map_err(|source| {
         Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
     })?;
-    let folder = Path::new(FOLDER).join(format!("arpanet2-demo-{}", std::process::id()));
-    let config = LabConfig::new(folder, HolderCommand::new(&program, ["holder"]));
+    let config = LabConfig::new(folder(), HolderCommand::new(&program, ["holder"]));
     let (told, steps) = channel();
     let shown = show_all(context.printer, &config, program, told, &steps).await;
     // Whatever happened, nothing of it stays.
@@ -66,16 +63,60 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     })
 }
 
-/// Whether this machine lets this user make hosts.
-fn possible() -> Result<()> {
+/// Where the lab's folder is. Its layers need a file system that is no layer itself, as `/run` is.
+fn folder() -> PathBuf {
+    let run = Path::new("/run");
+    let is_writable = nix::unistd::access(run, nix::unistd::AccessFlags::W_OK).is_ok();
+    let base = if is_writable {
+        run.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    base.join(format!("arpanet2-demo-{}", std::process::id()))
+}
+
+/// Makes an ordinary user root of a user namespace of its own, where this machine allows that. To be called before the
+/// process has threads.
+///
+/// # Errors
+/// [`ErrorKind::PermissionDenied`] says what is in the way.
+pub(crate) fn become_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::PermissionDenied,
-        "the demo makes network namespaces, mounts and a TUN device, which takes root here",
-    )
-    .with_hint("run it with sudo, or in a virtual machine"))
+    let denied = |what: &str, hint: &str, source: std::io::Error| {
+        Error::new(
+            ErrorKind::PermissionDenied,
+            format!("the demo can't run as an ordinary user here: {what}"),
+        )
+        .with_hint(hint)
+        .with_source(source)
+    };
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map_err(|source| {
+            denied(
+                "/dev/net/tun can't be opened",
+                "run it with sudo, or open the device to this user",
+                source,
+            )
+        })?;
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    let become_root = || -> std::io::Result<()> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?;
+        std::fs::write("/proc/self/setgroups", "deny")?;
+        std::fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+        std::fs::write("/proc/self/gid_map", format!("0 {group} 1"))
+    };
+    become_root().map_err(|source| {
+        denied(
+            "it may not make a user namespace",
+            "run it with sudo; or see the settings user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns",
+            source,
+        )
+    })
 }
 
 async fn show_all(

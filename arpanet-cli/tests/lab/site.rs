@@ -34,6 +34,20 @@ impl From<Output> for Outcome {
     }
 }
 
+/// Whether this is root. Says that the test is skipped where not, and fails where root is promised.
+pub(crate) fn root() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
+    assert!(
+        !promised.split(',').any(|name| name == "root"),
+        "ARPANET_LIVE promises root"
+    );
+    eprintln!("skipped: a lab needs root");
+    false
+}
+
 /// A lab that is removed also when its test fails.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -45,13 +59,7 @@ pub(crate) struct Site {
 impl Site {
     /// `None`, with a word why, where there is no root; a failure where root is promised.
     pub(crate) async fn up(hosts: u8) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-            assert!(
-                !promised.split(',').any(|name| name == "root"),
-                "ARPANET_LIVE promises root"
-            );
-            eprintln!("skipped: a lab needs root");
+        if !root() {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -34,8 +34,9 @@ fn build(name: &str, mtu: u16) -> io::Result<SyncDevice> {
         .name(name)
         .mtu(mtu)
         .offload(true)
-        .tx_queue_len(1000)
         .build_sync()?;
+    // Refused in a user namespace, and then it is 500: only bursts are shorter.
+    let _ = device.set_tx_queue_len(1000);
     device.persist()?;
     fcntl(&device, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(device)

@@ -13,6 +13,7 @@ use std::time::Duration;
 use arpanet_core::overlay::AttachAddr;
 use arpanet_core::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Plane, Result};
 use arpanet_netlink::{Change, Ledger, Namespace, Netlink, Route, Rule};
+use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 
 /// The link on the host, with 10.255.A.B.
@@ -56,8 +57,8 @@ struct State {
     stale: BTreeSet<Ipv4Addr>,
     rules: Vec<Rule>,
     wide_routes: Vec<Route>,
-    /// Networks that the host refuses to forward to.
-    refused: BTreeSet<AppNet>,
+    /// Networks and /8 addresses that the host refuses to forward to.
+    refused: BTreeSet<Ipv4Net>,
 }
 
 impl State {
@@ -97,8 +98,11 @@ impl State {
             .collect()
     }
 
-    fn networks(&self) -> BTreeSet<AppNet> {
-        plan::networks(self.application().chain(self.holds.values().flatten()))
+    /// Networks and /8 addresses in use, as far as this node knows.
+    fn in_use(&self) -> BTreeSet<Ipv4Net> {
+        let networks = plan::networks(self.application().chain(self.holds.values().flatten()));
+        let wide = self.wide().into_iter().map(Ipv4Net::from);
+        networks.into_iter().map(AppNet::cidr).chain(wide).collect()
     }
 }
 
@@ -347,16 +351,16 @@ impl Router {
         state.rules = rules;
         self.inside.delete_routes(&old_routes).await?;
         state.wide_routes = routes;
-        let networks = state.networks();
-        let new: Vec<Change> = networks
+        let in_use = state.in_use();
+        let new: Vec<Change> = in_use
             .difference(&state.refused)
             .map(|net| plan::host_refuses(*net))
             .collect();
         self.ledger.apply_all(new).await?;
-        for net in state.refused.difference(&networks) {
+        for net in state.refused.difference(&in_use) {
             self.ledger.undo(&plan::host_refuses(*net)).await?;
         }
-        state.refused = networks;
+        state.refused = in_use;
         Ok(())
     }
 }

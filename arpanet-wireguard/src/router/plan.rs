@@ -26,7 +26,7 @@ pub(super) const HIDDEN: u32 = 40;
 pub(super) const WIDE: u32 = 88;
 /// Router: containers of one network reach each other.
 pub(super) const WITHIN: u32 = 100;
-/// Host: application networks in use, refused to everybody but the host itself.
+/// Host: application networks and /8 addresses in use, refused to everybody but the host itself.
 const IN_USE: u32 = 1016;
 
 /// The kernel's rule for a machine's own addresses, which is asked first unless it is moved. `RTPROT_KERNEL`.
@@ -110,15 +110,15 @@ pub(super) fn host_routes(
     changes
 }
 
-/// The host refuses an application network to everybody else who forwards through it.
-pub(super) fn host_refuses(net: AppNet) -> Change {
-    Change::AddRule(prohibit(IN_USE).to(net.cidr()))
+/// The host refuses addresses of applications to everybody else who forwards through it.
+pub(super) fn host_refuses(net: Ipv4Net) -> Change {
+    Change::AddRule(prohibit(IN_USE).to(net))
 }
 
-/// The network that such a change refuses.
-pub(super) fn refused(change: &Change) -> Option<AppNet> {
+/// The addresses that such a change refuses.
+pub(super) fn refused(change: &Change) -> Option<Ipv4Net> {
     match change {
-        Change::AddRule(rule) if rule.priority == IN_USE => AppNet::new(rule.to?).ok(),
+        Change::AddRule(rule) if rule.priority == IN_USE => rule.to,
         _ => None,
     }
 }
@@ -134,8 +134,9 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("net.ipv4.conf.default.accept_redirects", "0"),
     ("net.ipv4.conf.all.rp_filter", "0"),
     ("net.ipv4.conf.default.rp_filter", "1"),
-    // Refusals are answered at once, each of them; the kernel's limit for the whole machine holds all the same.
-    ("net.ipv4.icmp_ratelimit", "0"),
+    // The kernel answers five refused packets of one source at once and then one a second (ip_error). Its limit for ICMP
+    // takes from the same account, and with a rate of 0 it empties it: so no kind of message is under that limit.
+    ("net.ipv4.icmp_ratemask", "0"),
 ];
 
 /// The router's own addresses, on its `lo`.
@@ -307,11 +308,8 @@ mod tests {
 
     #[test]
     fn networks_are_refused_by_rules_that_name_them() {
-        let net: AppNet = "10.1.0.0/16".parse().unwrap();
+        let net: Ipv4Net = "10.1.0.0/16".parse().unwrap();
         assert_eq!(refused(&host_refuses(net)), Some(net));
-        assert_eq!(
-            refused(&Change::AddRule(prohibit(1015).to(net.cidr()))),
-            None
-        );
+        assert_eq!(refused(&Change::AddRule(prohibit(1015).to(net))), None);
     }
 }

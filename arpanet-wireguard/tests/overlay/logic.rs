@@ -10,7 +10,7 @@ use arpanet_wireguard::tunnel::{
 };
 use arpanet_wireguard::{Launched, RecordingTunnels, TunnelFactory, UserTunnels};
 
-use crate::site::{Host, Site};
+use crate::site::{Host, Site, ip};
 
 /// Notes what is asked of the tunnels that it makes.
 #[derive(Debug)]
@@ -113,10 +113,6 @@ fn endpoint(last: u8) -> Option<SocketAddr> {
 fn two(byte: u8) -> PeerSpec {
     let announcement = Announcement(key(byte).as_bytes().to_vec().into());
     PeerSpec::new(node(2), endpoint(2), announcement)
-}
-
-fn ip(text: &str) -> Ipv4Addr {
-    text.parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,19 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod contract;
+mod isolation;
 mod logic;
 mod site;
-
-use std::net::Ipv4Addr;
 
 use arpanet_core::Overlay;
 use arpanet_core::overlay::PeerState;
 
-use site::{Container, Fate, becomes, connect, probe, two_hosts};
-
-fn ip(text: &str) -> Ipv4Addr {
-    text.parse().unwrap()
-}
+use site::{Container, Fate, becomes, connect, ip, probe, two_hosts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_and_containers_of_one_network_reach_each_other_and_nobody_else_does() {

@@ -34,6 +34,10 @@ pub(crate) fn namespace() -> Option<Namespace> {
     }
 }
 
+pub(crate) fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -59,7 +63,7 @@ pub(crate) fn probe_as(from: &Namespace, source: Ipv4Addr, to: Ipv4Addr) -> Fate
 pub(crate) fn send_and_listen(source: Ipv4Addr, to: Ipv4Addr) -> Fate {
     let socket = UdpSocket::bind((source, 0)).unwrap();
     socket
-        .set_read_timeout(Some(Duration::from_millis(300)))
+        .set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();
     let fate_of = |error: &std::io::Error| match error.kind() {
         IoError::ConnectionRefused => Some(Fate::Reached),
@@ -72,7 +76,7 @@ pub(crate) fn send_and_listen(source: Ipv4Addr, to: Ipv4Addr) -> Fate {
         return fate_of(&error).unwrap_or_else(|| panic!("{to}: {error}"));
     }
     // A first packet can be lost while a tunnel agrees on its session, and so can an answer by the kernel's limit.
-    for _ in 0..6 {
+    for _ in 0..36 {
         if let Err(error) = socket.send(b"?")
             && let Some(fate) = fate_of(&error)
         {

@@ -124,6 +124,13 @@ impl Rule {
         self
     }
 
+    /// Only for packets with this mark.
+    #[must_use]
+    pub const fn mark(mut self, mark: u32) -> Self {
+        self.mark = Some((mark, u32::MAX));
+        self
+    }
+
     /// Counting routes with a prefix this short or shorter as not found.
     #[must_use]
     pub const fn suppress_prefixlength(mut self, longest: u32) -> Self {

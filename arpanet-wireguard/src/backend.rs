@@ -21,7 +21,7 @@ use crate::preflight;
 use crate::router::{HOST_LINK, Router, RouterConfig};
 use crate::running::{Running, Tasks};
 use crate::side::SidePort;
-use crate::tunnel::{PrivateKey, UserTunnelConfig};
+use crate::tunnel::{PrivateKey, UserTunnelConfig, mtu_over};
 
 pub(crate) const BACKEND: &str = "wireguard";
 
@@ -116,16 +116,26 @@ impl WireGuardOverlay {
         preflight::bind(&self.host, self.config.port)
     }
 
+    /// The MTU inside the tunnel, in bytes.
+    async fn mtu(&self, host: &Netlink, membership: &Membership) -> Result<u16> {
+        let underlay = match self.config.underlay_mtu {
+            Some(mtu) => mtu,
+            None => preflight::underlay_mtu(host, membership.me.advertise).await?,
+        };
+        Ok(mtu_over(underlay))
+    }
+
+    async fn mend(&self, running: &Running, membership: &Membership) -> Result<()> {
+        let mtu = self.mtu(&self.host.handle()?, membership).await?;
+        running.router.mend(&self.router_config(), mtu).await
+    }
+
     async fn start(&self, membership: &Membership) -> Result<Running> {
         let node = membership.me.node;
         let host = self.host.handle()?;
         // Before anything is changed: it is what fails most.
         let socket = self.bind()?;
-        let underlay = match self.config.underlay_mtu {
-            Some(mtu) => mtu,
-            None => preflight::underlay_mtu(&host, membership.me.advertise).await?,
-        };
-        let mtu = crate::tunnel::mtu_over(underlay);
+        let mtu = self.mtu(&host, membership).await?;
         let ledger = self.ledger().await?;
         let mark = ledger.mark().await;
         let outcome = self.assemble(membership, host, Arc::clone(&ledger), node, mtu, socket);
@@ -195,8 +205,7 @@ impl Overlay for WireGuardOverlay {
             let same = running.membership.me.node == membership.me.node
                 && running.membership.cluster == membership.cluster;
             if same {
-                let mended = running.router.mend(&self.router_config()).await;
-                mended.map_err(named)?;
+                self.mend(&running, membership).await.map_err(named)?;
                 return Ok(running.announcement.clone());
             }
             self.side.set(None);

@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_netlink::{Namespace, Netlink};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::WireGuardConfig;
+use crate::router::UNDERLAY_MARK;
 
 /// What an underlay has whose MTU can't be known.
 const USUAL_MTU: u16 = 1500;
@@ -55,7 +57,11 @@ fn tun() -> Result<()> {
 
 /// The UDP socket on the underlay.
 pub(crate) fn bind(namespace: &Namespace, port: u16) -> Result<UdpSocket> {
-    let bound = namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+    let bound = namespace.run(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        setsockopt(&socket, sockopt::Mark, &UNDERLAY_MARK)?;
+        Ok::<_, io::Error>(socket)
+    })?;
     bound.map_err(|error| {
         let (kind, what) = match error.kind() {
             io::ErrorKind::AddrInUse => (ErrorKind::Conflict, "is in use"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use arpanet_core::addr::{OVERLAY, PluginBlock, ROUTER_ADDRESS};
 use arpanet_core::overlay::{AttachAddr, Attachment, NetNamespace};
@@ -13,6 +14,8 @@ use super::{CARRYING, Router, plan};
 
 /// What the names of containers' links begin with.
 const PREFIX: &str = "ap";
+/// What the kernel keeps of a note, in bytes.
+const LONGEST_NOTE: usize = 255;
 /// What the note of a plugin's link has in the place of an address.
 const PLUGIN: &str = "plugin:";
 /// Metrics of routes in a container start here, so that the image's own routes win.
@@ -28,23 +31,59 @@ fn is_ours(link: &str) -> bool {
     digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-fn note(container: &ContainerName, addr: AttachAddr) -> String {
-    match addr {
-        AttachAddr::Plugin(block) => {
-            format!("{container} {PLUGIN}{}", Plane::Plugin(block).octet())
-        }
-        AttachAddr::Application(addr) => format!("{container} {addr}"),
-        other => format!("{container} {other:?}"),
-    }
+/// What stands on a link: whose it is, and where its other end was put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Note {
+    container: ContainerName,
+    addr: AttachAddr,
+    namespace: Option<PathBuf>,
 }
 
-fn read_note(note: &str) -> Option<(ContainerName, AttachAddr)> {
-    let (container, addr) = note.split_once(' ')?;
-    let addr = match addr.strip_prefix(PLUGIN) {
-        Some(octet) => AttachAddr::Plugin(PluginBlock::new(octet.parse().ok()?)?),
-        None => AttachAddr::Application(addr.parse().ok()?),
-    };
-    Some((container.parse().ok()?, addr))
+impl Note {
+    fn new(attachment: &Attachment) -> Self {
+        let NetNamespace::Path(path) = &attachment.namespace else {
+            return Self {
+                container: attachment.container.clone(),
+                addr: attachment.addr,
+                namespace: None,
+            };
+        };
+        Self {
+            container: attachment.container.clone(),
+            addr: attachment.addr,
+            namespace: Some(path.clone()),
+        }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ' ');
+        let (container, addr) = (parts.next()?, parts.next()?);
+        let addr = match addr.strip_prefix(PLUGIN) {
+            Some(octet) => AttachAddr::Plugin(PluginBlock::new(octet.parse().ok()?)?),
+            None => AttachAddr::Application(addr.parse().ok()?),
+        };
+        Some(Self {
+            container: container.parse().ok()?,
+            addr,
+            namespace: parts.next().map(PathBuf::from),
+        })
+    }
+
+    /// The kernel keeps 255 bytes: a longer path is left out, and then not found again.
+    fn write(&self) -> String {
+        let Self { container, .. } = self;
+        let short = match self.addr {
+            AttachAddr::Plugin(block) => {
+                format!("{container} {PLUGIN}{}", Plane::Plugin(block).octet())
+            }
+            AttachAddr::Application(addr) => format!("{container} {addr}"),
+            other => format!("{container} {other:?}"),
+        };
+        let path = self.namespace.as_ref().and_then(|path| path.to_str());
+        path.map(|path| format!("{short} {path}"))
+            .filter(|long| long.len() <= LONGEST_NOTE)
+            .unwrap_or(short)
+    }
 }
 
 /// What is attached, as the router's links say.
@@ -52,9 +91,47 @@ pub(super) fn adopt(links: &[Link]) -> BTreeMap<AttachAddr, ContainerName> {
     links
         .iter()
         .filter(|link| is_ours(&link.name))
-        .filter_map(|link| read_note(link.alias.as_deref()?))
-        .map(|(container, addr)| (addr, container))
+        .filter_map(|link| Note::read(link.alias.as_deref()?))
+        .map(|note| (note.addr, note.container))
         .collect()
+}
+
+/// Brings the links of containers, also of those that an earlier process attached, to the MTU, in bytes. Where the other
+/// end is not found any more, both stay as they are: the router then tells the container what is too large.
+pub(super) async fn resize(inside: &Netlink, mtu: u16) -> Result<()> {
+    let mtu = u32::from(mtu);
+    for link in inside.links().await? {
+        if !is_ours(&link.name) || link.mtu == mtu {
+            continue;
+        }
+        let note = link.alias.as_deref().and_then(Note::read);
+        let path = note.and_then(|note| note.namespace);
+        let Some(far) = path.and_then(|path| Namespace::open(path).ok()) else {
+            continue;
+        };
+        let far = far.handle()?;
+        let is_it = far
+            .link(&link.name)
+            .await?
+            .is_some_and(|other| link.peer == Some(other.index) && other.peer == Some(link.index));
+        if !is_it {
+            continue;
+        }
+        // First the end that must not send what the other would not take any more.
+        let order = if mtu < link.mtu {
+            [&far, inside]
+        } else {
+            [inside, &far]
+        };
+        for end in order {
+            match end.set_mtu(&link.name, mtu).await {
+                // It has gone with its container.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The address with the prefix that the container sees.
@@ -102,7 +179,7 @@ impl Router {
                 other.1
             )));
         }
-        self.link(container, *addr, address, &inside, &links)
+        self.link(attachment, address, (&inside, &links), state.mtu)
             .await?;
         state.attached.insert(*addr, container.clone());
         if let AttachAddr::Application(own) = addr {
@@ -134,22 +211,27 @@ impl Router {
 
     async fn link(
         &self,
-        container: &ContainerName,
-        addr: AttachAddr,
+        attachment: &Attachment,
         address: Ipv4Net,
-        inside: &Netlink,
-        links: &[Link],
+        (inside, links): (&Netlink, &[Link]),
+        mtu: u16,
     ) -> Result<()> {
         let ip = address.addr();
         let name = link_of(ip);
-        let note = note(container, addr);
+        let note = Note::new(attachment);
         let near = self.inside.link(&name).await?;
         let far = links.iter().find(|link| link.name == name);
         let stands = match (&near, far) {
             (Some(near), Some(far)) => {
                 near.peer == Some(far.index)
                     && far.peer == Some(near.index)
-                    && near.alias.as_deref() == Some(note.as_str())
+                    && near
+                        .alias
+                        .as_deref()
+                        .and_then(Note::read)
+                        .is_some_and(|old| {
+                            (old.container, old.addr) == (note.container.clone(), note.addr)
+                        })
             }
             _ => false,
         };
@@ -160,14 +242,15 @@ impl Router {
             let end = |namespace| {
                 VethEnd::new(&name, namespace)
                     .mac(plan::mac_of(ip))
-                    .mtu(u32::from(self.mtu))
+                    .mtu(mtu.into())
                     .no_arp()
             };
             self.inside
                 .add_veth(&end(self.namespace()), &end(inside.namespace()))
                 .await?;
-            self.inside.set_alias(&name, &note).await?;
         }
+        // Last of what makes the link, so that one without a note is half made.
+        self.inside.set_alias(&name, &note.write()).await?;
         // The image may forward, or check sources strictly: with several addresses answers come by another link.
         let filter = format!("net.ipv4.conf.{name}.rp_filter");
         inside.namespace().set_sysctl(&filter, "2")?;
@@ -190,7 +273,7 @@ impl Router {
             .onlink();
         inside.set_routes(&[router, overlay]).await?;
         let mut routes = vec![plan::to_container(&name, ip)];
-        if matches!(addr, AttachAddr::Application(addr) if addr.net().is_none()) {
+        if matches!(attachment.addr, AttachAddr::Application(addr) if addr.net().is_none()) {
             routes.push(plan::wide(routes[0].clone()));
         }
         self.inside.set_routes(&routes).await
@@ -248,10 +331,16 @@ mod tests {
             AttachAddr::Application("10.1.0.5/8".parse().unwrap()),
             AttachAddr::Plugin(block),
         ] {
-            assert_eq!(
-                read_note(&note(&container, addr)),
-                Some((container.clone(), addr))
-            );
+            for path in ["/proc/1/ns/net", "/run/with a space/net"] {
+                let namespace = NetNamespace::Path(path.into());
+                let note = Note::new(&Attachment::new(container.clone(), namespace, addr));
+                assert_eq!(Note::read(&note.write()), Some(note));
+            }
+            let long = NetNamespace::Path("/long".repeat(50).into());
+            let note = Note::new(&Attachment::new(container.clone(), long, addr));
+            assert!(note.write().len() <= LONGEST_NOTE);
+            let read = Note::read(&note.write()).unwrap();
+            assert_eq!((read.addr, read.namespace), (addr, None));
         }
         for foreign in [
             "",
@@ -261,7 +350,7 @@ mod tests {
             "W_ 10.1.0.5/16",
             "w1 10.255.0.1/16",
         ] {
-            assert_eq!(read_note(foreign), None, "{foreign}");
+            assert_eq!(Note::read(foreign), None, "{foreign}");
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::plan::UNDERLAY_MARK;
 use arpanet_core::overlay::AttachAddr;
 use arpanet_core::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Plane, Result};
 use arpanet_netlink::{Change, Ledger, Namespace, Netlink, Route, Rule};
@@ -38,7 +39,6 @@ pub(crate) struct RouterConfig {
 #[derive(Debug)]
 pub(crate) struct Router {
     node: NodeAddr,
-    mtu: u16,
     host: Netlink,
     inside: Netlink,
     ledger: Arc<Ledger>,
@@ -48,6 +48,8 @@ pub(crate) struct Router {
 /// What is wished for, and what of it the kernel has.
 #[derive(Debug, Default)]
 struct State {
+    /// Of all links, in bytes.
+    mtu: u16,
     exposed: BTreeSet<Plane>,
     attached: BTreeMap<AttachAddr, ContainerName>,
     /// The /8 addresses of the whole cluster.
@@ -138,10 +140,13 @@ impl Router {
         mtu: u16,
     ) -> Result<Self> {
         let inside = plumb(config, &host, &ledger, node, mtu).await?;
-        let state = Self::adopt(&inside, &ledger).await?;
+        let state = State {
+            mtu,
+            ..Self::adopt(&inside, &ledger).await?
+        };
+        attach::resize(&inside, mtu).await?;
         let router = Self {
             node,
-            mtu,
             host,
             inside,
             ledger,
@@ -151,13 +156,16 @@ impl Router {
         Ok(router)
     }
 
-    /// Makes again what somebody has unmade.
+    /// Makes again what somebody has unmade, and gives all links this MTU, in bytes.
     ///
     /// # Errors
     /// As [`launch`](Self::launch).
-    pub(crate) async fn mend(&self, config: &RouterConfig) -> Result<()> {
+    pub(crate) async fn mend(&self, config: &RouterConfig, mtu: u16) -> Result<()> {
         let mut state = self.state.lock().await;
-        plumb(config, &self.host, &self.ledger, self.node, self.mtu).await?;
+        plumb(config, &self.host, &self.ledger, self.node, mtu).await?;
+        state.mtu = mtu;
+        self.inside.set_mtu(TUNNEL_LINK, mtu.into()).await?;
+        attach::resize(&self.inside, mtu).await?;
         let now = Self::adopt(&self.inside, &self.ledger).await?;
         state.rules = now.rules;
         state.wide_routes = now.wide_routes;

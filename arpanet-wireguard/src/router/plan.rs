@@ -20,6 +20,9 @@ const TABLE_OVERLAY: u32 = 1010;
 /// The router's table of what system parts and /8 containers reach in the application range.
 pub(super) const TABLE_WIDE: u32 = 90;
 
+/// What the tunnel's own packets on the underlay are marked with, in all of its bits.
+pub(crate) const UNDERLAY_MARK: u32 = 0xA2;
+
 /// Router: planes that are not exposed.
 pub(super) const HIDDEN: u32 = 40;
 /// Router: what /8 addresses reach, three rules for each.
@@ -92,6 +95,10 @@ pub(super) fn host_routes(
         let docker = Plane::Docker.cidr();
         rules.push(prohibit(1002).iif("lo").uids(1, last).to(docker));
     }
+    // A peer may be in 10/8 behind the default route. Its packets take the underlay or none: never the overlay.
+    let marked = |rule: Rule| rule.iif("lo").mark(UNDERLAY_MARK);
+    rules.push(marked(lookup(1003, TABLE_MAIN)));
+    rules.push(marked(Rule::new(1004, RuleAction::Unreachable)));
     rules.push(lookup(1005, TABLE_MAIN).iif("lo").suppress_prefixlength(8));
     rules.push(lookup(TABLE_OVERLAY, TABLE_OVERLAY).iif("lo").to(OVERLAY));
     rules.extend(system_range().map(|range| prohibit(1015).to(range)));

@@ -7,6 +7,8 @@ mod contract;
 mod isolation;
 mod logic;
 mod site;
+mod size;
+mod underlay;
 
 use arpanet_core::Overlay;
 use arpanet_core::overlay::PeerState;

@@ -331,6 +331,15 @@ impl Site {
     }
 }
 
+/// Gives the underlay of these hosts another MTU, in bytes.
+pub(crate) async fn resize(switch: &Netlink, hosts: &[&Host], mtu: u32) {
+    for host in hosts {
+        let port = port(usize::from(host.node.octets()[1]) - 1);
+        switch.set_mtu(&port, mtu).await.unwrap();
+        host.net.set_mtu("eth0", mtu).await.unwrap();
+    }
+}
+
 fn port(host: usize) -> String {
     format!("port{host}")
 }

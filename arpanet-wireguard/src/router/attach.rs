@@ -96,6 +96,16 @@ pub(super) fn adopt(links: &[Link]) -> BTreeMap<AttachAddr, ContainerName> {
         .collect()
 }
 
+/// Takes away the links that an attach has left which was cut short: only the last step gives one its note.
+pub(super) async fn clean(inside: &Netlink) -> Result<()> {
+    for link in inside.links().await? {
+        if is_ours(&link.name) && link.alias.as_deref().and_then(Note::read).is_none() {
+            inside.delete_link(&link.name).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Brings the links of containers, also of those that an earlier process attached, to the MTU, in bytes. Where the other
 /// end is not found any more, both stay as they are: the router then tells the container what is too large.
 pub(super) async fn resize(inside: &Netlink, mtu: u16) -> Result<()> {
@@ -249,8 +259,6 @@ impl Router {
                 .add_veth(&end(self.namespace()), &end(inside.namespace()))
                 .await?;
         }
-        // Last of what makes the link, so that one without a note is half made.
-        self.inside.set_alias(&name, &note.write()).await?;
         // The image may forward, or check sources strictly: with several addresses answers come by another link.
         let filter = format!("net.ipv4.conf.{name}.rp_filter");
         inside.namespace().set_sysctl(&filter, "2")?;
@@ -276,7 +284,9 @@ impl Router {
         if matches!(attachment.addr, AttachAddr::Application(addr) if addr.net().is_none()) {
             routes.push(plan::wide(routes[0].clone()));
         }
-        self.inside.set_routes(&routes).await
+        self.inside.set_routes(&routes).await?;
+        // The last: a link without a note is half made.
+        self.inside.set_alias(&name, &note.write()).await
     }
 
     /// Takes an address from a container.
@@ -285,10 +295,14 @@ impl Router {
     /// Where the kernel refuses.
     pub(crate) async fn detach(&self, container: &ContainerName, addr: AttachAddr) -> Result<()> {
         let mut state = self.state.lock().await;
-        if state.attached.get(&addr) != Some(container) {
+        let ip = inner(self.node, addr)?.addr();
+        let is_same =
+            |other: &AttachAddr| inner(self.node, *other).is_ok_and(|other| other.addr() == ip);
+        let holder = state.attached.iter().find(|(other, _)| is_same(other));
+        if holder.is_some_and(|holder| holder != (&addr, container)) {
             return Ok(());
         }
-        let ip = inner(self.node, addr)?.addr();
+        // Also where nobody holds it: an attach that was cut short may have left its link.
         self.inside.delete_link(&link_of(ip)).await?;
         state.attached.remove(&addr);
         self.settle(&mut state).await

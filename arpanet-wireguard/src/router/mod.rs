@@ -140,6 +140,7 @@ impl Router {
         mtu: u16,
     ) -> Result<Self> {
         let inside = plumb(config, &host, &ledger, node, mtu).await?;
+        attach::clean(&inside).await?;
         let state = State {
             mtu,
             ..Self::adopt(&inside, &ledger).await?

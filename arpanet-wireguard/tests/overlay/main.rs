@@ -5,6 +5,7 @@
 
 mod contract;
 mod isolation;
+mod leftovers;
 mod logic;
 mod site;
 mod size;

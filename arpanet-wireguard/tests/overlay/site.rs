@@ -239,10 +239,15 @@ impl Host {
         }
     }
 
+    /// Where the router's namespace is pinned.
+    pub(crate) fn pin(&self) -> PathBuf {
+        self.folder.path().join("router")
+    }
+
     /// What is different from what was there before.
     pub(crate) async fn traces(&self) -> Vec<String> {
         let mut traces = self.before.difference(&self.net.snapshot().await.unwrap());
-        if self.folder.path().join("router").exists() {
+        if self.pin().exists() {
             traces.push("+ the pin".to_owned());
         }
         let ledger = fs::metadata(self.folder.path().join("ledger"));
@@ -262,7 +267,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         // For a test that failed.
-        let _ = Namespace::unpin(self.folder.path().join("router"));
+        let _ = Namespace::unpin(self.pin());
         let _ = Namespace::unpin(self.folder.path().join("host"));
     }
 }

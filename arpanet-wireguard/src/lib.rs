@@ -14,3 +14,4 @@ pub mod tunnel;
 pub use backend::WireGuardOverlay;
 pub use config::WireGuardConfig;
 pub use factory::{Launched, RecordingTunnels, TunnelFactory, UserTunnels};
+pub use router::UNDERLAY_MARK;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::plan::UNDERLAY_MARK;
+pub use self::plan::UNDERLAY_MARK;
 use arpanet_core::overlay::AttachAddr;
 use arpanet_core::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Plane, Result};
 use arpanet_netlink::{Change, Ledger, Namespace, Netlink, Route, Rule};

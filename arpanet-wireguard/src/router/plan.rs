@@ -20,8 +20,9 @@ const TABLE_OVERLAY: u32 = 1010;
 /// The router's table of what system parts and /8 containers reach in the application range.
 pub(super) const TABLE_WIDE: u32 = 90;
 
-/// What the tunnel's own packets on the underlay are marked with, in all of its bits.
-pub(crate) const UNDERLAY_MARK: u32 = 0xA2;
+/// What the tunnel's own packets on the underlay are marked with (SO_MARK): those with this mark, in all of its bits, take
+/// the host's own routes also to addresses in 10/8, never the overlay.
+pub const UNDERLAY_MARK: u32 = 0xA2;
 
 /// Router: planes that are not exposed.
 pub(super) const HIDDEN: u32 = 40;

@@ -1,10 +1,13 @@
 //! Peers whose underlay addresses are in 10/8 themselves, behind the default route.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 
 use arpanet_core::Overlay;
 use arpanet_netlink::{Namespace, Netlink, Route, VethEnd};
+use arpanet_wireguard::UNDERLAY_MARK;
 use ipnet::Ipv4Net;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 
 use crate::site::{Fate, Host, LIMIT, connect, ip, namespace, probe};
 
@@ -59,6 +62,17 @@ async fn a_peer_inside_the_range_is_reached_on_the_underlay() {
         assert_eq!(probe(one.namespace(), ip("10.255.0.2")), Fate::Reached);
         let peers = one.overlay.peers().await.unwrap();
         assert_eq!(peers[0].endpoint, Some(two.endpoint()));
+        // So does another connection that carries the mark, as one of a join.
+        let listener = two.namespace().run(|| TcpListener::bind((two.underlay, 0)));
+        let listener = listener.unwrap().unwrap();
+        setsockopt(&listener, sockopt::Mark, &UNDERLAY_MARK).unwrap();
+        let socket = one
+            .namespace()
+            .run(|| Socket::new(Domain::IPV4, Type::STREAM, None));
+        let socket = socket.unwrap().unwrap();
+        setsockopt(&socket, sockopt::Mark, &UNDERLAY_MARK).unwrap();
+        let to = listener.local_addr().unwrap();
+        socket.connect_timeout(&to.into(), LIMIT).unwrap();
         // Everything else that is meant for such an address takes the overlay, which has it not.
         assert_eq!(probe(one.namespace(), two.underlay), Fate::Refused);
         one.leave_nothing_behind().await;

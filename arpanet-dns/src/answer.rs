@@ -9,16 +9,19 @@ use hickory_proto::rr::rdata::{A, PTR, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
-use crate::index::{Index, Target};
-use crate::question::{Asked, Domain};
+use crate::index::{Index, Told};
+use crate::question::{Asked, Domain, lowered};
+use crate::quick::Denial;
 
 /// What we say about a name is true now and perhaps not in a second.
 const TTL: u32 = 0;
 /// The most bytes of a datagram that arrives everywhere (DNS flag day 2020).
-const DATAGRAM: u16 = 1232;
+pub(crate) const DATAGRAM: u16 = 1232;
 /// The most bytes of a datagram for those who do not say what they can take (RFC 1035).
-const PLAIN_DATAGRAM: u16 = 512;
-const HEADER: usize = 12;
+pub(crate) const PLAIN_DATAGRAM: u16 = 512;
+pub(crate) const HEADER: usize = 12;
+/// A pointer to a name, type, class, TTL, length, and an address.
+const SMALLEST_RECORD: usize = 16;
 
 /// What becomes of a message.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(crate) enum Reply {
 pub(crate) struct Zone {
     domain: Domain,
     soa: Record,
+    /// The SOA as it stands on the wire.
+    denial: Option<Denial>,
     forwards: bool,
 }
 
@@ -48,12 +53,26 @@ impl Zone {
                 .unwrap_or_else(|| domain.name().clone())
         };
         let data = SOA::new(within("ns"), within("hostmaster"), 1, 3600, 600, 86400, 0);
+        let denial = Denial::new(domain.name(), &data);
         let soa = Record::from_rdata(domain.name().clone(), TTL, RData::SOA(data));
         Self {
+            denial,
             domain,
             soa,
             forwards,
         }
+    }
+
+    pub(crate) const fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    pub(crate) const fn denial(&self) -> Option<&Denial> {
+        self.denial.as_ref()
+    }
+
+    pub(crate) const fn forwards(&self) -> bool {
+        self.forwards
     }
 
     /// What becomes of a message that parsed.
@@ -117,7 +136,9 @@ impl Zone {
     fn find(&self, index: &Index, question: &Query, source: Option<Ipv4Addr>) -> Found {
         let name = question.name();
         let kind = question.query_type();
-        match self.domain.asked(name) {
+        let labels = lowered(name);
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        match self.domain.asked(&labels) {
             Asked::Foreign => Found::Elsewhere,
             Asked::Nothing => Found::Nothing,
             Asked::Branch => Found::nothing_of_this_type(),
@@ -126,20 +147,19 @@ impl Zone {
             }
             Asked::Apex => Found::nothing_of_this_type(),
             Asked::Addr(ip) => addresses(name, kind, [ip]),
-            Asked::Node(node) => match index.node(&node) {
+            Asked::Node(node) => match index.node(node) {
                 Some(node) => addresses(name, kind, [node.overlay()]),
                 None => Found::Nothing,
             },
             Asked::Service { name: service, tag } => {
-                let targets = index.service(&service, tag.as_deref(), source);
-                self.service(name, kind, &targets)
+                self.service(name, kind, index.service(service, tag, source))
             }
             Asked::Bare(label) => {
-                let targets = index.service(&label, None, source);
-                if !targets.is_empty() {
-                    return self.service(name, kind, &targets);
+                let told = index.service(label, None, source);
+                if !told.is_empty() {
+                    return self.service(name, kind, told);
                 }
-                match index.node(&label) {
+                match index.node(label) {
                     Some(node) => addresses(name, kind, [node.overlay()]),
                     None if self.forwards => Found::Elsewhere,
                     None => Found::Nothing,
@@ -169,22 +189,27 @@ impl Zone {
         Vec::new()
     }
 
-    fn service(&self, name: &Name, kind: RecordType, targets: &[&Target]) -> Found {
-        if targets.is_empty() {
+    fn service(&self, name: &Name, kind: RecordType, told: Told<'_>) -> Found {
+        if told.is_empty() {
             return Found::Nothing;
         }
-        if kind != RecordType::SRV {
-            return addresses(name, kind, targets.iter().map(|target| target.ip));
+        match kind {
+            RecordType::SRV => {}
+            RecordType::A | RecordType::ANY => {
+                return addresses(name, kind, told.in_turn().map(|target| target.ip));
+            }
+            // Every libc asks for AAAA beside A: that is nobody's turn.
+            _ => return Found::nothing_of_this_type(),
         }
         let mut answers = Vec::new();
         let mut additionals = Vec::new();
-        let mut told = HashSet::new();
-        for target in targets.iter().filter(|target| target.port != 0) {
+        let mut beside = HashSet::new();
+        for target in told.in_turn().filter(|target| target.port != 0) {
             let hex = format!("{:08x}", u32::from(target.ip));
             let Some(host) = self.domain.below(&[&hex, "addr"]) else {
                 continue;
             };
-            if told.insert(target.ip) {
+            if beside.insert(target.ip) {
                 additionals.push(address(&host, target.ip));
             }
             let data = RData::SRV(SRV::new(1, 1, target.port, host));
@@ -259,22 +284,31 @@ pub(crate) fn datagram_limit(query: &Message) -> u16 {
 /// The message in at most `limit` bytes: as many answers as fit, and then the truncation flag.
 pub(crate) fn encode(message: &mut Message, limit: u16) -> Option<Vec<u8>> {
     let limit = usize::from(limit);
-    let mut bytes = emit(message)?;
-    if bytes.len() <= limit {
-        return Some(bytes);
+    // What can't fit by far is not even tried.
+    let most = limit / SMALLEST_RECORD;
+    let is_cut = message.answers.len() > most;
+    if !is_cut {
+        let bytes = emit(message)?;
+        if bytes.len() <= limit {
+            return Some(bytes);
+        }
     }
     message.metadata.truncation = true;
     message.additionals.clear();
-    bytes = emit(message)?;
-    while bytes.len() > limit && !message.answers.is_empty() {
-        // Answers of one name are of about one size, so this ends after a few rounds.
-        let kept = message.answers.len() * limit / bytes.len();
-        message
-            .answers
-            .truncate(kept.min(message.answers.len() - 1));
-        bytes = emit(message)?;
+    let answers = std::mem::take(&mut message.answers);
+    let mut fits = (0, emit(message)?);
+    let mut too_many = answers.len().min(most) + 1;
+    while fits.0 + 1 < too_many {
+        let count = usize::midpoint(fits.0, too_many);
+        message.answers = answers[..count].to_vec();
+        let bytes = emit(message)?;
+        if bytes.len() <= limit {
+            fits = (count, bytes);
+        } else {
+            too_many = count;
+        }
     }
-    Some(bytes)
+    Some(fits.1)
 }
 
 fn emit(message: &Message) -> Option<Vec<u8>> {

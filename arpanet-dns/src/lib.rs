@@ -5,8 +5,11 @@ mod answer;
 mod config;
 mod index;
 mod question;
+mod quick;
 mod server;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod upstream;
 

@@ -8,19 +8,19 @@ use hickory_proto::rr::Name;
 
 /// What a name asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Asked<'a> {
     /// The domain itself.
     Apex,
     /// A name of ours that holds names and nothing else.
     Branch,
     /// `[tag.]service.service.domain`, or `_service._tag.service.domain` (RFC 2782).
-    Service { name: String, tag: Option<String> },
+    Service { name: &'a str, tag: Option<&'a str> },
     /// `node.node.domain`.
-    Node(String),
+    Node(&'a str),
     /// `0a010005.addr.domain`: what SRV records point to.
     Addr(Ipv4Addr),
     /// One label: a service, or a node.
-    Bare(String),
+    Bare(&'a str),
     /// `d.c.b.a.in-addr.arpa` of the overlay.
     Reverse(Ipv4Addr),
     /// In our domain, but no name that could be.
@@ -77,22 +77,24 @@ impl Domain {
         Some(name)
     }
 
-    /// What a name asks for, whatever its case.
-    pub(crate) fn asked(&self, name: &Name) -> Asked {
-        let labels: Vec<String> = name
-            .iter()
-            .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
-            .collect();
-        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        if let Some(below) = strip(&labels, &self.labels) {
+    /// What a name asks for, by its labels in lower case.
+    pub(crate) fn asked<'a>(&self, labels: &[&'a str]) -> Asked<'a> {
+        if let Some(below) = strip(labels, &self.labels) {
             return within(below);
         }
-        match labels.as_slice() {
-            [label] => Asked::Bare((*label).to_owned()),
+        match labels {
+            [label] => Asked::Bare(label),
             [.., "in-addr", "arpa"] => reverse(&labels[..labels.len() - 2]),
             _ => Asked::Foreign,
         }
     }
+}
+
+/// The labels of a name in lower case. Those of ours are all ASCII.
+pub(crate) fn lowered(name: &Name) -> Vec<String> {
+    name.iter()
+        .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
+        .collect()
 }
 
 fn strip<'a, 'b>(labels: &'a [&'b str], domain: &[String]) -> Option<&'a [&'b str]> {
@@ -103,11 +105,8 @@ fn strip<'a, 'b>(labels: &'a [&'b str], domain: &[String]) -> Option<&'a [&'b st
         .then_some(below)
 }
 
-fn within(below: &[&str]) -> Asked {
-    let service = |name: &str, tag: Option<&str>| Asked::Service {
-        name: name.to_owned(),
-        tag: tag.map(str::to_owned),
-    };
+fn within<'a>(below: &[&'a str]) -> Asked<'a> {
+    let service = |name: &'a str, tag| Asked::Service { name, tag };
     match below {
         [] => Asked::Apex,
         ["service" | "node" | "addr"] => Asked::Branch,
@@ -119,7 +118,7 @@ fn within(below: &[&str]) -> Asked {
         }
         [name, "service"] => service(name, None),
         [tag, name, "service"] => service(name, Some(tag)),
-        [name, "node"] => Asked::Node((*name).to_owned()),
+        [name, "node"] => Asked::Node(name),
         [hex, "addr"] if hex.len() == 8 => u32::from_str_radix(hex, 16)
             .map(Ipv4Addr::from)
             .ok()
@@ -130,7 +129,7 @@ fn within(below: &[&str]) -> Asked {
 }
 
 /// `4.3.2.1`, as labels, of the overlay.
-fn reverse(labels: &[&str]) -> Asked {
+fn reverse<'a>(labels: &[&str]) -> Asked<'a> {
     let mut octets = [0; 4];
     if labels.len() != octets.len() {
         return Asked::Foreign;
@@ -153,17 +152,14 @@ fn reverse(labels: &[&str]) -> Asked {
 mod tests {
     use super::*;
 
-    fn asked(domain: &str, name: &str) -> Asked {
-        Domain::new(domain)
-            .unwrap()
-            .asked(&Name::from_ascii(name).unwrap())
+    fn asked(domain: &str, name: &str) -> Asked<'static> {
+        let labels = lowered(&Name::from_ascii(name).unwrap());
+        let labels: Vec<&'static str> = labels.into_iter().map(|label| &*label.leak()).collect();
+        Domain::new(domain).unwrap().asked(&labels)
     }
 
-    fn service(name: &str, tag: Option<&str>) -> Asked {
-        Asked::Service {
-            name: name.to_owned(),
-            tag: tag.map(str::to_owned),
-        }
+    const fn service<'a>(name: &'a str, tag: Option<&'a str>) -> Asked<'a> {
+        Asked::Service { name, tag }
     }
 
     #[test]
@@ -181,11 +177,8 @@ mod tests {
             asked("consul", "_web._v2.service.consul."),
             service("web", Some("v2"))
         );
-        assert_eq!(
-            asked("consul", "node1.node.consul."),
-            Asked::Node("node1".into())
-        );
-        assert_eq!(asked("consul", "Web"), Asked::Bare("web".into()));
+        assert_eq!(asked("consul", "node1.node.consul."), Asked::Node("node1"));
+        assert_eq!(asked("consul", "Web"), Asked::Bare("web"));
         assert_eq!(
             asked("consul", "0a010005.addr.consul."),
             Asked::Addr([10, 1, 0, 5].into())
@@ -222,10 +215,7 @@ mod tests {
             asked("Cluster.local.", "web.service.cluster.local."),
             service("web", None)
         );
-        assert_eq!(
-            asked("cluster.local", "local."),
-            Asked::Bare("local".into())
-        );
+        assert_eq!(asked("cluster.local", "local."), Asked::Bare("local"));
         for text in ["", ".", "a..b", "under_score", "a b"] {
             assert_eq!(
                 Domain::new(text).unwrap_err().kind(),

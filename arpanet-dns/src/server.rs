@@ -17,8 +17,9 @@ use tokio::time::sleep;
 use crate::answer::{Reply, Zone, datagram_limit, encode, malformed};
 use crate::index::Index;
 use crate::question::Domain;
+use crate::quick::Scratch;
 use crate::upstream::{By, Upstreams};
-use crate::{DnsConfig, tcp, udp};
+use crate::{DnsConfig, quick, tcp, udp};
 
 /// Tasks that answer one UDP socket: one runs while another is in a system call.
 const TASKS_A_SOCKET: usize = 2;
@@ -52,7 +53,8 @@ pub(crate) struct Shared {
 
 /// What became of a message.
 pub(crate) enum Answered {
-    Now(Vec<u8>),
+    /// The answer is in the scratch.
+    Now,
     /// It is to be forwarded, and the answer cut to the limit.
     Later {
         query: Box<Message>,
@@ -74,14 +76,7 @@ impl DnsServer {
         discovery: Arc<dyn Discovery>,
         sockets: Vec<(std::net::UdpSocket, std::net::TcpListener)>,
     ) -> Result<Self> {
-        let domain = Domain::new(&config.domain)?;
-        let zone = Zone::new(domain, !config.upstreams.is_empty());
-        let shared = Arc::new(Shared {
-            domain: config.domain,
-            zone,
-            index: RwLock::default(),
-            upstreams: Upstreams::new(config.upstreams, config.timeout),
-        });
+        let shared = Arc::new(Shared::new(config)?);
         let mut watches = Watches::begin(&*discovery).await?;
         watches.take(&shared.index).await;
         let server = Self {
@@ -151,10 +146,58 @@ impl DnsServer {
 }
 
 impl Shared {
+    pub(crate) fn new(config: DnsConfig) -> Result<Self> {
+        let domain = Domain::new(&config.domain)?;
+        Ok(Self {
+            zone: Zone::new(domain, !config.upstreams.is_empty()),
+            domain: config.domain,
+            index: RwLock::default(),
+            upstreams: Upstreams::new(config.upstreams, config.timeout),
+        })
+    }
+
     /// The answer to a message as it came in, or what is needed to find it elsewhere.
-    pub(crate) fn answer(&self, message: &[u8], source: Option<Ipv4Addr>, by: By) -> Answered {
+    pub(crate) fn answer(
+        &self,
+        message: &[u8],
+        source: Option<Ipv4Addr>,
+        by: By,
+        scratch: &mut Scratch,
+    ) -> Answered {
+        if self.quickly(message, source, by, scratch) {
+            return Answered::Now;
+        }
+        self.slowly(message, source, by, scratch)
+    }
+
+    /// Whether the question was so plain that it could be answered right away.
+    pub(crate) fn quickly(
+        &self,
+        message: &[u8],
+        source: Option<Ipv4Addr>,
+        by: By,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        quick::answer(&self.zone, &index, message, source, by, scratch).is_some()
+    }
+
+    /// The answer to any message.
+    pub(crate) fn slowly(
+        &self,
+        message: &[u8],
+        source: Option<Ipv4Addr>,
+        by: By,
+        scratch: &mut Scratch,
+    ) -> Answered {
+        let mut now = |bytes: Option<Vec<u8>>| {
+            bytes.map_or(Answered::Never, |bytes| {
+                scratch.answer = bytes;
+                Answered::Now
+            })
+        };
         let Ok(query) = Message::from_vec(message) else {
-            return malformed(message).map_or(Answered::Never, Answered::Now);
+            return now(malformed(message));
         };
         let limit = match by {
             By::Datagram => datagram_limit(&query),
@@ -165,15 +208,18 @@ impl Shared {
             self.zone.reply(&index, &query, source)
         };
         match reply {
-            Reply::Say(mut response) => {
-                encode(&mut response, limit).map_or(Answered::Never, Answered::Now)
-            }
+            Reply::Say(mut response) => now(encode(&mut response, limit)),
             Reply::Drop => Answered::Never,
             Reply::Forward => Answered::Later {
                 query: Box::new(query),
                 limit,
             },
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn index(&self) -> &RwLock<Index> {
+        &self.index
     }
 
     /// What the resolvers outside say, or that they say nothing.

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::quick::Scratch;
 use crate::server::{Answered, Shared};
 use crate::udp::source;
 use crate::upstream::By;
@@ -52,6 +53,7 @@ async fn converse(
     shared: &Shared,
 ) -> std::io::Result<()> {
     let mut message = Vec::new();
+    let mut scratch = Scratch::default();
     loop {
         let read = async {
             let length = stream.read_u16().await?;
@@ -59,8 +61,8 @@ async fn converse(
             stream.read_exact(&mut message).await
         };
         timeout(PATIENCE, read).await??;
-        let answer = match shared.answer(&message, from, By::Stream) {
-            Answered::Now(bytes) => bytes,
+        let answer = match shared.answer(&message, from, By::Stream, &mut scratch) {
+            Answered::Now => std::mem::take(&mut scratch.answer),
             Answered::Never => return Ok(()),
             Answered::Later { query, .. } => shared.forward(&message, &query, By::Stream).await,
         };

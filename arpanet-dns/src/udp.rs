@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::UdpSocket;
 
+use crate::quick::Scratch;
 use crate::server::{Answered, Shared};
 use crate::upstream::{By, fit};
 
@@ -14,6 +15,7 @@ const BATCH: usize = 64;
 /// Answers what comes in on a socket until it is aborted.
 pub(crate) async fn serve(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
     let mut buffer = vec![0; 4096];
+    let mut scratch = Scratch::default();
     loop {
         if let Err(error) = socket.readable().await {
             tracing::error!(%error, "a DNS socket failed");
@@ -21,7 +23,9 @@ pub(crate) async fn serve(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         }
         for _ in 0..BATCH {
             match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => answer(&socket, &shared, &buffer[..length], from),
+                Ok((length, from)) => {
+                    answer(&socket, &shared, &buffer[..length], from, &mut scratch);
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 // An earlier answer could not be delivered.
                 Err(error) => tracing::trace!(%error, "receiving"),
@@ -30,9 +34,15 @@ pub(crate) async fn serve(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
     }
 }
 
-fn answer(socket: &Arc<UdpSocket>, shared: &Arc<Shared>, message: &[u8], from: SocketAddr) {
-    match shared.answer(message, source(from.ip()), By::Datagram) {
-        Answered::Now(bytes) => send(socket, &bytes, from),
+fn answer(
+    socket: &Arc<UdpSocket>,
+    shared: &Arc<Shared>,
+    message: &[u8],
+    from: SocketAddr,
+    scratch: &mut Scratch,
+) {
+    match shared.answer(message, source(from.ip()), By::Datagram, scratch) {
+        Answered::Now => send(socket, &scratch.answer, from),
         Answered::Never => {}
         Answered::Later { query, limit } => {
             let question = message.to_vec();

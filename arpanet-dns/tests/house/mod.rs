@@ -1,6 +1,8 @@
 //! A catalogue in memory, a server on loopback, and somebody who asks it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod resolver;
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,167 @@
+//! Answers a second over UDP on loopback from a catalogue of 1,000 instances, beside a socket that only sends back what
+//! it gets: no server can do better with the same questions. Clients, server and echo share the machine.
+//!
+//! `cargo bench -p arpanet-dns --bench answers`, with a number: that many seconds of each.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+#[path = "../tests/house/mod.rs"]
+mod house;
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::Message;
+use hickory_proto::rr::RecordType;
+
+use self::house::{House, question};
+
+const SERVICES: u8 = 200;
+const INSTANCES: u8 = 5;
+const CLIENTS: usize = 2;
+/// Questions of one client that are out at once.
+const OUT: usize = 64;
+/// Each thing is measured this often, in turn, so that what else the machine does meets both alike.
+const ROUNDS: u32 = 5;
+const SECONDS: u32 = 10;
+
+fn main() {
+    let seconds = std::env::args().find_map(|word| word.parse().ok());
+    let round = Duration::from_secs(seconds.unwrap_or(SECONDS).into()) / ROUNDS;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let house = runtime.block_on(catalogue());
+    let questions: Vec<Vec<u8>> = (0..SERVICES)
+        .map(|service| {
+            question(&format!("s{service}.service.consul."), RecordType::A)
+                .to_vec()
+                .unwrap()
+        })
+        .collect();
+
+    let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let echo_at = echo.local_addr().unwrap();
+    for _ in 0..2 {
+        let echo = echo.try_clone().unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let (length, from) = echo.recv_from(&mut buffer).unwrap();
+                echo.send_to(&buffer[..length], from).unwrap();
+            }
+        });
+    }
+
+    // Both once for nothing: threads start, and the processor finds its clock.
+    load(echo_at, &questions, round / 4, |_| true);
+    load(house.at, &questions, round / 4, is_right);
+    let mut echoed = Vec::new();
+    let mut answered = Vec::new();
+    for _ in 0..ROUNDS {
+        echoed.push(load(echo_at, &questions, round, |_| true));
+        answered.push(load(house.at, &questions, round, is_right));
+    }
+    let (echoed, answered) = (median(echoed), median(answered));
+    println!(
+        "{} instances of {SERVICES} services, {INSTANCES} addresses an answer, {CLIENTS} clients with {OUT} questions out",
+        usize::from(SERVICES) * usize::from(INSTANCES),
+    );
+    println!("  echo    {echoed:8.0} datagrams/s");
+    println!(
+        "  DNS     {answered:8.0} answers/s, {:.2} of the echo",
+        answered / echoed
+    );
+}
+
+async fn catalogue() -> House {
+    let house = House::new().await;
+    for service in 0..SERVICES {
+        for instance in 0..INSTANCES {
+            let ip = format!("10.1.{service}.{}", instance + 1);
+            house.catalogue.instance(&format!("s{service}"), &ip, 80);
+        }
+    }
+    let last = format!("s{}.service.consul.", SERVICES - 1);
+    house
+        .until(&last, RecordType::A, |answer| {
+            answer.answers.len() == usize::from(INSTANCES)
+        })
+        .await;
+    house
+}
+
+fn is_right(answer: &[u8]) -> bool {
+    Message::from_vec(answer)
+        .is_ok_and(|answer| house::ips(&answer).len() == usize::from(INSTANCES))
+}
+
+/// Answers a second to all clients; the first of each is looked into, of the others only the id.
+fn load(
+    at: SocketAddr,
+    questions: &[Vec<u8>],
+    time: Duration,
+    is_right: impl Fn(&[u8]) -> bool + Sync,
+) -> f64 {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| client(at, questions, &over, &is_right)))
+            .collect();
+        let started = Instant::now();
+        thread::sleep(time);
+        over.store(true, Ordering::Relaxed);
+        let elapsed = started.elapsed();
+        let answers: u64 = clients.into_iter().map(|one| one.join().unwrap()).sum();
+        answers as f64 / elapsed.as_secs_f64()
+    })
+}
+
+/// Keeps questions out until it is told to end: each answer is followed by the next question.
+fn client(
+    at: SocketAddr,
+    questions: &[Vec<u8>],
+    over: &AtomicBool,
+    is_right: &impl Fn(&[u8]) -> bool,
+) -> u64 {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect(at).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    let mut questions = questions.to_vec();
+    let mut next = 0_u16;
+    let mut ask = || {
+        let count = questions.len();
+        let question = &mut questions[usize::from(next) % count];
+        question[..2].copy_from_slice(&next.to_be_bytes());
+        next = next.wrapping_add(1);
+        socket.send(question).unwrap();
+    };
+    let mut answers = 0;
+    let mut buffer = [0; 4096];
+    while !over.load(Ordering::Relaxed) {
+        for _ in 0..OUT {
+            ask();
+        }
+        // Ends when one was lost: then all are sent again.
+        while let Ok(length) = socket.recv(&mut buffer) {
+            if over.load(Ordering::Relaxed) {
+                return answers;
+            }
+            let answer = &buffer[..length];
+            assert!(answers != 0 || is_right(answer), "{answer:02x?}");
+            answers += 1;
+            ask();
+        }
+    }
+    answers
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_core::NLM_F_CREATE;
 use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::packet_route::rule::{
-    RuleAction as KernelAction, RuleAttribute, RuleFlags, RuleMessage, RuleUidRange,
+    RuleAction as KernelAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange, RuleUidRange,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,9 @@ pub struct Rule {
     /// Its protocol (`IPPROTO_…`: 6 tcp, 17 udp).
     #[serde(default)]
     pub ip_protocol: Option<u8>,
+    /// Its source ports, from and to, both included.
+    #[serde(default)]
+    pub source_ports: Option<(u16, u16)>,
     /// Its mark and the mask under which they are compared.
     pub mark: Option<(u32, u32)>,
     /// What happens to it.
@@ -81,6 +84,7 @@ impl Rule {
             oif: None,
             uids: None,
             ip_protocol: None,
+            source_ports: None,
             mark: None,
             action,
             suppress_prefixlength: None,
@@ -121,6 +125,13 @@ impl Rule {
     #[must_use]
     pub const fn ip_protocol(mut self, protocol: u8) -> Self {
         self.ip_protocol = Some(protocol);
+        self
+    }
+
+    /// Only for packets from this port; the protocol has to be told too.
+    #[must_use]
+    pub const fn source_port(mut self, port: u16) -> Self {
+        self.source_ports = Some((port, port));
         self
     }
 
@@ -172,6 +183,10 @@ impl Rule {
                 .map(|protocol| RuleAttribute::IpProtocol(protocol.into())),
         );
         attributes.extend(
+            self.source_ports
+                .map(|(start, end)| RuleAttribute::SourcePortRange(RulePortRange { start, end })),
+        );
+        attributes.extend(
             self.uids
                 .map(|(start, end)| RuleAttribute::UidRange(RuleUidRange { start, end })),
         );
@@ -209,6 +224,9 @@ impl Rule {
                 RuleAttribute::Iifname(name) => rule.iif = Some(name),
                 RuleAttribute::Oifname(name) => rule.oif = Some(name),
                 RuleAttribute::IpProtocol(protocol) => rule.ip_protocol = Some(protocol.into()),
+                RuleAttribute::SourcePortRange(range) => {
+                    rule.source_ports = Some((range.start, range.end));
+                }
                 RuleAttribute::UidRange(range) => rule.uids = Some((range.start, range.end)),
                 RuleAttribute::FwMark(value) => mark = Some(value),
                 RuleAttribute::FwMask(value) => mask = value,
@@ -258,6 +276,9 @@ impl std::fmt::Display for Rule {
         }
         if let Some(protocol) = self.ip_protocol {
             write!(f, " ipproto {protocol}")?;
+        }
+        if let Some((first, last)) = self.source_ports {
+            write!(f, " sport {first}-{last}")?;
         }
         if let Some((first, last)) = self.uids {
             write!(f, " uidrange {first}-{last}")?;

@@ -225,9 +225,15 @@ async fn a_rule_reads_back_as_it_was_written() {
         Rule::new(102, RuleAction::Lookup(254))
             .iif("lo")
             .suppress_prefixlength(0),
+        Rule::new(102, RuleAction::Unreachable).iif("lo").mark(0xA2),
+        Rule::new(102, RuleAction::Lookup(254))
+            .iif("lo")
+            .ip_protocol(17)
+            .source_port(51820),
         Rule::new(103, RuleAction::Lookup(1010)).from(net("10.0.0.0/8")),
         Rule::new(103, RuleAction::Lookup(1010)),
     ];
+    let [.., narrow, wide] = &rules;
     for _ in 0..2 {
         for rule in &rules {
             netlink.add_rule(rule).await.unwrap();
@@ -236,9 +242,9 @@ async fn a_rule_reads_back_as_it_was_written() {
         assert_eq!(all[1..=rules.len()], rules, "in order, each once");
     }
     // The wider of the two at 103: the kernel alone would have removed the first that matches.
-    netlink.delete_rule(&rules[4]).await.unwrap();
+    netlink.delete_rule(wide).await.unwrap();
     let all = netlink.rules().await.unwrap();
-    assert!(all.contains(&rules[3]) && !all.contains(&rules[4]));
+    assert!(all.contains(narrow) && !all.contains(wide));
     for _ in 0..2 {
         for rule in &rules {
             netlink.delete_rule(rule).await.unwrap();

@@ -108,6 +108,7 @@ impl WireGuardOverlay {
     fn router_config(&self) -> RouterConfig {
         RouterConfig {
             pin: self.config.pin.clone(),
+            port: self.config.port,
             open_docker_plane: self.config.open_docker_plane,
         }
     }

@@ -167,7 +167,8 @@ enum Event {
     Apply(Vec<Change>),
     ApplyFailing(Vec<Change>, u32),
     MarkThenRollBack(Vec<Change>),
-    ApplyThenUndo(Change),
+    /// A rule of this priority.
+    ApplyThenUndo(u32),
     Kill,
 }
 
@@ -177,7 +178,7 @@ fn an_event() -> impl Strategy<Value = Event> {
         4 => changes().prop_map(Event::Apply),
         2 => (changes(), 0_u32..4).prop_map(|(changes, at)| Event::ApplyFailing(changes, at)),
         2 => changes().prop_map(Event::MarkThenRollBack),
-        1 => (0_u32..6).prop_map(|priority| Event::ApplyThenUndo(Change::AddRule(rule(priority)))),
+        1 => (0_u32..6).prop_map(Event::ApplyThenUndo),
         1 => Just(Event::Kill),
     ]
 }
@@ -240,7 +241,8 @@ proptest! {
                         ledger.roll_back(mark).await.unwrap();
                         assert_eq!(ledger.standing().await, standing);
                     }
-                    Event::ApplyThenUndo(change) => {
+                    Event::ApplyThenUndo(priority) => {
+                        let change = Change::AddRule(rule(priority));
                         ledger.apply(change.clone()).await.unwrap();
                         ledger.undo(&change).await.unwrap();
                         assert!(!ledger.standing().await.contains(&change));

@@ -31,6 +31,8 @@ const CARRYING: Duration = Duration::from_secs(5);
 pub(crate) struct RouterConfig {
     /// Where its namespace is pinned.
     pub(crate) pin: PathBuf,
+    /// The port on the underlay, of the tunnel and of joins.
+    pub(crate) port: u16,
     /// Whether all users of the host may open the docker plane.
     pub(crate) open_docker_plane: bool,
 }

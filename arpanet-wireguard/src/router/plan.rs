@@ -24,6 +24,10 @@ pub(super) const TABLE_WIDE: u32 = 90;
 /// the host's own routes also to addresses in 10/8, never the overlay.
 pub const UNDERLAY_MARK: u32 = 0xA2;
 
+/// `IPPROTO_TCP` and `IPPROTO_UDP`.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
 /// Router: planes that are not exposed.
 pub(super) const HIDDEN: u32 = 40;
 /// Router: what /8 addresses reach, three rules for each.
@@ -99,6 +103,18 @@ pub(super) fn host_routes(
     // A peer may be in 10/8 behind the default route. Its packets take the underlay or none: never the overlay.
     let marked = |rule: Rule| rule.iif("lo").mark(UNDERLAY_MARK);
     rules.push(marked(lookup(1003, TABLE_MAIN)));
+    // By the port too: a host that filters sources strictly looks for the way back, and that has no mark.
+    let from_port = |protocol| {
+        let rule = lookup(1003, TABLE_MAIN).iif("lo");
+        rule.ip_protocol(protocol).source_port(config.port)
+    };
+    rules.push(from_port(UDP));
+    // The kernel looks at ports on the way back only if a rule for packets that come in asks for them
+    // (fib_rule_requires_fldissect): this one changes nothing else.
+    let asking = lookup(1002, TABLE_LOCAL).iif(HOST_LINK).to(me);
+    rules.push(asking.ip_protocol(UDP).source_port(config.port));
+    // Those who join come by TCP; connections inside the overlay may have the same port.
+    rules.extend(application_range().map(|range| from_port(TCP).to(range)));
     rules.push(marked(Rule::new(1004, RuleAction::Unreachable)));
     rules.push(lookup(1005, TABLE_MAIN).iif("lo").suppress_prefixlength(8));
     rules.push(lookup(TABLE_OVERLAY, TABLE_OVERLAY).iif("lo").to(OVERLAY));

@@ -1,6 +1,6 @@
 //! Peers whose underlay addresses are in 10/8 themselves, behind the default route.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use arpanet_core::Overlay;
 use arpanet_netlink::{Namespace, Netlink, Route, VethEnd};
@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
-use crate::site::{Fate, Host, LIMIT, connect, ip, namespace, probe};
+use crate::site::{Fate, Host, LIMIT, PORT, connect, ip, namespace, probe};
 
 /// A host at this address whose default route is the gateway, the first address of its network.
 async fn behind(gateway: &Netlink, number: u8, address: Ipv4Addr, filter: &str) -> Host {
@@ -46,7 +46,7 @@ async fn behind(gateway: &Netlink, number: u8, address: Ipv4Addr, filter: &str) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_inside_the_range_is_reached_on_the_underlay() {
-    for filter in ["0", "2"] {
+    for filter in ["0", "1", "2"] {
         let Some(gateway) = namespace() else {
             return;
         };
@@ -62,20 +62,26 @@ async fn a_peer_inside_the_range_is_reached_on_the_underlay() {
         assert_eq!(probe(one.namespace(), ip("10.255.0.2")), Fate::Reached);
         let peers = one.overlay.peers().await.unwrap();
         assert_eq!(peers[0].endpoint, Some(two.endpoint()));
-        // So does another connection that carries the mark, as one of a join.
-        let listener = two.namespace().run(|| TcpListener::bind((two.underlay, 0)));
+        // So does another connection that carries the mark, unless the way back is looked for without it.
+        let listener = two
+            .namespace()
+            .run(|| TcpListener::bind((two.underlay, PORT)));
         let listener = listener.unwrap().unwrap();
-        setsockopt(&listener, sockopt::Mark, &UNDERLAY_MARK).unwrap();
         let socket = one
             .namespace()
             .run(|| Socket::new(Domain::IPV4, Type::STREAM, None));
         let socket = socket.unwrap().unwrap();
         setsockopt(&socket, sockopt::Mark, &UNDERLAY_MARK).unwrap();
         let to = listener.local_addr().unwrap();
-        socket.connect_timeout(&to.into(), LIMIT).unwrap();
+        if filter != "1" {
+            socket.connect_timeout(&to.into(), LIMIT).unwrap();
+        }
         // Everything else that is meant for such an address takes the overlay, which has it not.
         assert_eq!(probe(one.namespace(), two.underlay), Fate::Refused);
         one.leave_nothing_behind().await;
+        // And so does one that comes to join.
+        let join = || TcpStream::connect_timeout(&to, LIMIT);
+        one.namespace().run(join).unwrap().unwrap();
         two.leave_nothing_behind().await;
     }
 }

@@ -1,6 +1,8 @@
 //! A seed with a gatekeeper of its own, on loopback.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod between;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,7 @@
 //! Talking to the agent on its socket.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arpanet_core::{Error, ErrorKind, Result};
@@ -14,12 +16,35 @@ use crate::paths::Paths;
 #[derive(Debug)]
 pub(crate) struct Agent {
     http: Client,
+    socket: PathBuf,
 }
 
-fn not_running(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+/// Told when nobody answers on the socket. The layers between say nothing that helps; the system's reason decides.
+fn no_agent(socket: &Path, error: &reqwest::Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut reason = None;
+    while let Some(error) = cause {
+        reason = error
+            .downcast_ref::<io::Error>()
+            .map(io::Error::kind)
+            .or(reason);
+        cause = error.source();
+    }
+    match reason {
+        Some(io::ErrorKind::PermissionDenied) => Error::new(
+            ErrorKind::PermissionDenied,
+            "only root can talk to the agent of this host",
+        )
+        .with_hint("try it with sudo"),
+        Some(io::ErrorKind::NotFound) => not_running(format!("there is no {}", socket.display())),
+        _ => not_running(format!("nobody answers at {}", socket.display())),
+    }
+}
+
+fn not_running(why: String) -> Error {
     Error::new(ErrorKind::Unavailable, "the agent is not running on this host")
         .with_hint("start it with arpanet2 boot, server or client; a node that is a member already comes back with arpanet2 start")
-        .with_source(source)
+        .with_source(why)
 }
 
 impl Agent {
@@ -28,7 +53,10 @@ impl Agent {
         Client::builder()
             .unix_socket(paths.socket())
             .build()
-            .map(|http| Self { http })
+            .map(|http| Self {
+                http,
+                socket: paths.socket(),
+            })
             .map_err(|source| {
                 Error::new(ErrorKind::Internal, "no client for the agent's socket")
                     .with_source(source)
@@ -44,7 +72,7 @@ impl Agent {
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(|error| {
             if error.is_connect() {
-                not_running(error)
+                no_agent(&self.socket, &error)
             } else {
                 Error::new(ErrorKind::Unavailable, "the agent broke off").with_source(error)
             }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use arpanet_core::{Error, ErrorKind};
+use clap::error::ContextKind;
 use serde::{Deserialize, Serialize};
 
 /// A failure as it travels from the agent to the command, and as the user sees it.
@@ -34,6 +35,9 @@ const KINDS: &[(ErrorKind, &str)] = &[
     (ErrorKind::Exhausted, "exhausted"),
 ];
 
+/// What to do about a full disk.
+const FULL: &str = "the disk is full: make room there and try again";
+
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let kind = KINDS
@@ -41,8 +45,11 @@ impl From<&Error> for Failure {
             .find(|(kind, _)| *kind == error.kind())
             .map_or("internal", |(_, name)| name);
         let mut causes = Vec::new();
+        let mut full = false;
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            full |= io.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull);
             causes.push(error.to_string());
             cause = error.source();
         }
@@ -50,7 +57,8 @@ impl From<&Error> for Failure {
             kind: kind.to_owned(),
             message: error.to_string(),
             causes,
-            hint: error.hint().map(str::to_owned),
+            // The layers below know the file, and not whether there is anything to be done.
+            hint: error.hint().or(full.then_some(FULL)).map(str::to_owned),
         }
     }
 }
@@ -109,6 +117,26 @@ pub(crate) fn report(error: &Error) -> ExitCode {
         2
     } else {
         1
+    })
+}
+
+/// Tells what is wrong with the command line, and exits as clap would. A value that one of arpanet2's own types refused is
+/// told as that type does, with its hint, which clap knows nothing of.
+pub(crate) fn misuse(error: &clap::Error) -> ExitCode {
+    let ours = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
+    let Some(ours) = ours else {
+        error.exit();
+    };
+    let place = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let Failure { message, hint, .. } = Failure::from(ours);
+    let message = match place {
+        Some(place) => format!("{place}: {message}"),
+        None => message,
+    };
+    let told = Error::new(ErrorKind::InvalidInput, message);
+    report(&match hint {
+        Some(hint) => told.with_hint(hint),
+        None => told.with_hint("--help shows what goes there"),
     })
 }
 

@@ -1,7 +1,10 @@
 //! Facts of this host that checks and settings read.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use arpanet_core::{Error, ErrorKind, Result};
+use arpanet_netlink::{Transport, holder_of_port};
 
 /// The DNS servers of `/etc/resolv.conf`.
 pub(crate) fn resolvers() -> Vec<IpAddr> {
@@ -29,50 +32,27 @@ pub(crate) fn upstreams() -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Which process has this port of all addresses or of one, in this network namespace: `name (pid)`.
-pub(crate) fn holder_of_port(protocol: &str, port: u16) -> Option<String> {
-    let inode = ["", "6"].iter().find_map(|version| {
-        let table = std::fs::read_to_string(format!("/proc/self/net/{protocol}{version}")).ok()?;
-        table.lines().skip(1).find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (_, local) = fields.get(1)?.rsplit_once(':')?;
-            let listening = protocol != "tcp" || *fields.get(3)? == "0A";
-            (listening && u16::from_str_radix(local, 16).ok()? == port)
-                .then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
-        })
-    })?;
-    let socket = PathBuf::from(format!("socket:[{inode}]"));
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let pid = process.file_name();
-        let numbered = pid.to_string_lossy().parse::<u32>().is_ok();
-        let Ok(fds) = std::fs::read_dir(process.path().join("fd")) else {
-            continue;
-        };
-        if numbered
-            && fds
-                .flatten()
-                .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == socket))
-        {
-            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} ({})", name.trim(), pid.to_string_lossy()));
-        }
+/// Refuses a port that somebody has.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] names the process.
+pub(crate) fn require_free(transport: Transport, port: u16) -> Result<()> {
+    match holder_of_port(transport, port) {
+        None => Ok(()),
+        Some(holder) => Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} port {port} is in use by {holder}",
+                transport.to_string().to_uppercase()
+            ),
+        )
+        .with_hint("end that process, or choose another port with --port")),
     }
-    Some("a process of another namespace".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_the_process_that_has_a_port() {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let holder = holder_of_port("udp", port).unwrap();
-        assert!(holder.contains(&std::process::id().to_string()), "{holder}");
-        drop(socket);
-        assert_eq!(holder_of_port("udp", port), None);
-    }
 
     #[test]
     fn reads_resolvers_and_nothing_else() {

@@ -23,7 +23,10 @@ use crate::args::{Cli, Command};
 use crate::commands::Context;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::misuse(&error),
+    };
     match dispatch(cli) {
         Ok(code) => code,
         Err(error) => failure::report(&error),

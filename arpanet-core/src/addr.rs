@@ -263,7 +263,10 @@ impl AppNet {
             return Err(invalid(format!(
                 "an application network has a prefix of 16 to 30, and {cidr} has {}",
                 cidr.prefix_len()
-            )));
+            ))
+            .with_hint(
+                "a network is a CIDR within 10.0.0.0 to 10.240.255.255, as in 10.1.0.0/16",
+            ));
         }
         if let Some(plane) = Plane::of(cidr.network()) {
             return Err(
@@ -351,13 +354,14 @@ impl AppAddr {
         }
         if addr.prefix_len() != 8 {
             AppNet::new(addr.trunc())?;
-            if addr.addr() == addr.network() || addr.addr() == addr.broadcast() {
-                return Err(invalid(format!(
-                    "{} is the network or broadcast address of {}",
-                    addr.addr(),
-                    addr.trunc()
-                )));
-            }
+        }
+        if addr.addr() == addr.network() || addr.addr() == addr.broadcast() {
+            return Err(invalid(format!(
+                "{} is the network or broadcast address of {}",
+                addr.addr(),
+                addr.trunc()
+            ))
+            .with_hint(format!("any other address of {} will do", addr.trunc())));
         }
         Ok(Self(addr))
     }

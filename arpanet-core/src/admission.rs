@@ -223,6 +223,16 @@ pub trait Gatekeeper: fmt::Debug + Send + Sync + 'static {
     /// [`Conflict`](crate::ErrorKind::Conflict) when another seed admitted somebody else meanwhile;
     /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) on a node that admits nobody.
     async fn admit(&self, applicant: RosterEntry, replace: bool) -> Result<Roster>;
+
+    /// Takes the admission of a node back that could not come up, and says whether anything of it has been heard over
+    /// discovery. A second call, or one for somebody else's address, takes nothing back.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where admissions stay.
+    async fn withdraw(&self, node: NodeAddr, identity: Identity) -> Result<bool> {
+        let _ = (node, identity);
+        Err(crate::Error::unsupported("this gatekeeper", "withdraw"))
+    }
 }
 
 /// Founding a cluster, joining one, and admitting others: what `arpanet-join` promises.
@@ -254,6 +264,17 @@ pub trait Admission: fmt::Debug + Send + Sync + 'static {
         seed: Seed,
         replace: bool,
     ) -> Result<Membership>;
+
+    /// Gives back an admission by this seed that could not be used, and asks whether the seed has heard anything of this
+    /// node over discovery: so a way that is closed can be told from an answer that is lost. A second call gives nothing
+    /// back.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join); [`Unsupported`](crate::ErrorKind::Unsupported) where admissions stay.
+    async fn withdraw(&self, password: &Password, me: &NodeInfo, seed: Seed) -> Result<bool> {
+        let _ = (password, me, seed);
+        Err(crate::Error::unsupported("this admission", "withdraw"))
+    }
 
     /// Admits others from now on, where this node's role does; on a client it answers applicants that it does not.
     /// A second call replaces the gatekeeper.

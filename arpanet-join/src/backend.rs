@@ -9,15 +9,19 @@ use arpanet_core::admission::{
 use arpanet_core::roster::{ClusterId, Roster, RosterEntry};
 use arpanet_core::{Error, ErrorKind, Result};
 use async_trait::async_trait;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::client::{self, Asking};
-use crate::error::BACKEND;
+use crate::error::{self, BACKEND};
 use crate::identity::random;
 use crate::limit::GuessLimiter;
 use crate::seed::{Hall, Post, lock};
 use crate::{JoinConfig, NodeIdentity, Verifier, verifier};
+
+/// What a node sends is at least this long, in bytes: sealed gossip, or a handshake.
+const SMALLEST: usize = 32;
 
 /// Founds clusters, joins them and admits others, over TCP on the underlay.
 ///
@@ -83,8 +87,50 @@ impl JoinAdmission {
         lock(&self.serving).as_ref().map(|serving| serving.address)
     }
 
+    /// What a node asks a seed for, unless told: its address, while it is free.
+    fn asking<'a>(&'a self, password: &'a Password, me: &'a NodeInfo, seed: Seed) -> Asking<'a> {
+        Asking {
+            password,
+            me,
+            identity: &self.identity,
+            udp_port: self.udp_port(),
+            replace: false,
+            withdraw: false,
+            seed,
+        }
+    }
+
     fn udp_port(&self) -> u16 {
         self.config.udp_port.unwrap_or(self.config.listen.port())
+    }
+
+    /// Listens whether others take this host for a node of theirs: they go on sending to one that has lost its state.
+    async fn stay_quiet(&self) -> Result<()> {
+        let limit = self.config.listen_before_founding;
+        if limit.is_zero() {
+            return Ok(());
+        }
+        let at = SocketAddr::new(self.config.listen.ip(), self.udp_port());
+        let Ok(socket) = UdpSocket::bind(at).await else {
+            // Whoever launches the tunnel says who has the port.
+            return Ok(());
+        };
+        let mut datagram = [0; SMALLEST];
+        let heard = async {
+            loop {
+                match socket.recv_from(&mut datagram).await {
+                    // What is shorter is no word of a node.
+                    Ok((SMALLEST, from)) => return from,
+                    Ok(_) => {}
+                    // An answer to nothing that was sent: there is no more to hear.
+                    Err(_) => std::future::pending().await,
+                }
+            }
+        };
+        match timeout(limit, heard).await {
+            Ok(from) => Err(error::living_cluster(from)),
+            Err(_) => Ok(()),
+        }
     }
 
     fn listen(&self) -> Result<(TcpListener, SocketAddr)> {
@@ -121,7 +167,10 @@ impl Admission for JoinAdmission {
     async fn found(&self, password: &Password, me: &NodeInfo) -> Result<Membership> {
         let cluster = ClusterId::from_bytes(*random()?);
         let key = ClusterKey::new(1, Secret::from_bytes(*random()?));
-        let verifier = verifier::hash(password, self.config.kdf, None).await?;
+        let hash = verifier::hash(password, self.config.kdf, None);
+        let (verifier, quiet) = tokio::join!(hash, self.stay_quiet());
+        quiet?;
+        let verifier = verifier?;
         let identity = self.identity.public();
         let entry =
             RosterEntry::new(me.node, me.name.clone(), me.role, identity, 0).at(me.advertise);
@@ -147,12 +196,8 @@ impl Admission for JoinAdmission {
             .with_hint("name a node that is in the cluster already"));
         }
         let asking = Asking {
-            password,
-            me,
-            identity: &self.identity,
-            udp_port: self.udp_port(),
             replace,
-            seed,
+            ..self.asking(password, me, seed)
         };
         let given = client::join(&self.config, &asking).await?;
         // What the seed may not know itself: by this address it has just been reached.
@@ -166,6 +211,14 @@ impl Admission for JoinAdmission {
             given.key,
             roster,
         ))
+    }
+
+    async fn withdraw(&self, password: &Password, me: &NodeInfo, seed: Seed) -> Result<bool> {
+        let asking = Asking {
+            withdraw: true,
+            ..self.asking(password, me, seed)
+        };
+        client::withdraw(&self.config, &asking).await
     }
 
     async fn serve(&self, membership: &Membership, gatekeeper: Arc<dyn Gatekeeper>) -> Result<()> {

@@ -27,6 +27,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) identity: &'a NodeIdentity,
     pub(crate) udp_port: u16,
     pub(crate) replace: bool,
+    /// Gives the admission back instead of asking for it.
+    pub(crate) withdraw: bool,
     pub(crate) seed: Seed,
 }
 
@@ -41,12 +43,29 @@ pub(crate) struct Given {
 /// How an attempt ended that did not fail.
 enum Attempt {
     Admitted(Box<Given>),
+    /// Whether the seed has heard this node over discovery.
+    Withdrawn(bool),
     /// Others are joining: ask again soon.
     Busy,
 }
 
 /// Asks until admitted or refused, or until the time is over.
 pub(crate) async fn join(config: &JoinConfig, asking: &Asking<'_>) -> Result<Given> {
+    match ask(config, asking).await? {
+        Attempt::Admitted(given) => Ok(*given),
+        Attempt::Withdrawn(_) | Attempt::Busy => Err(error::silent(asking.seed, config.timeout)),
+    }
+}
+
+/// Gives an admission back; whether the seed has heard this node over discovery.
+pub(crate) async fn withdraw(config: &JoinConfig, asking: &Asking<'_>) -> Result<bool> {
+    match ask(config, asking).await? {
+        Attempt::Withdrawn(heard) => Ok(heard),
+        Attempt::Admitted(_) | Attempt::Busy => Err(error::silent(asking.seed, config.timeout)),
+    }
+}
+
+async fn ask(config: &JoinConfig, asking: &Asking<'_>) -> Result<Attempt> {
     let seed = asking.seed;
     let deadline = Instant::now() + config.timeout;
     let silent = || error::silent(seed, config.timeout);
@@ -64,13 +83,13 @@ pub(crate) async fn join(config: &JoinConfig, asking: &Asking<'_>) -> Result<Giv
             .map_err(|_| silent())?
             .map_err(|fault| error::conversation(seed, fault))?;
         match attempt {
-            Attempt::Admitted(given) => return Ok(*given),
             Attempt::Busy => {
                 let pause = Duration::from_millis(rand::random_range(50..200));
                 timeout_at(deadline, sleep(pause))
                     .await
                     .map_err(|_| silent())?;
             }
+            done => return Ok(done),
         }
     }
 }
@@ -140,10 +159,14 @@ async fn converse(
         identity: SignedIdentity::new(asking.identity, Side::Joiner, &keys),
         udp_port: asking.udp_port,
         replace: asking.replace,
+        withdraw: asking.withdraw,
         software: SOFTWARE.to_owned(),
     };
     channel.send(stream, &encode(&request)?).await?;
     let verdict: Verdict = decode(&channel.receive(stream, VERDICT).await?)?;
+    if asking.withdraw {
+        return verdict.into_withdrawn().map(Attempt::Withdrawn);
+    }
     let admitted = verdict.into_admitted()?;
 
     let seeds = admitted.identity.check(Side::Seed, &keys);

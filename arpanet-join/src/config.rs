@@ -28,6 +28,9 @@ pub struct JoinConfig {
     pub timeout: Duration,
     /// How long to wait for the connection alone. Default 4 s.
     pub connect_timeout: Duration,
+    /// How long a founder listens first whether a living cluster takes this host for a member, and then refuses. While the
+    /// password is hashed it costs nothing. Members ask for a lost one about twice a second. Default 0: it doesn't listen.
+    pub listen_before_founding: Duration,
     /// The cost of guessing a password, which a founder decides for its cluster.
     pub kdf: KdfParams,
 }
@@ -39,6 +42,7 @@ impl Default for JoinConfig {
             udp_port: None,
             timeout: Duration::from_secs(9),
             connect_timeout: Duration::from_secs(4),
+            listen_before_founding: Duration::ZERO,
             kdf: KdfParams::default(),
         }
     }
@@ -64,6 +68,13 @@ impl JoinConfig {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self.connect_timeout = self.connect_timeout.min(timeout);
+        self
+    }
+
+    /// Founding no cluster before having listened this long whether one takes this host for a member.
+    #[must_use]
+    pub fn listen_before_founding(mut self, limit: Duration) -> Self {
+        self.listen_before_founding = limit;
         self
     }
 

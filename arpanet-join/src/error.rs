@@ -55,6 +55,20 @@ fn test_it(endpoint: SocketAddr) -> String {
     )
 }
 
+/// Told to a node that would found a cluster where one takes it for its own.
+pub(crate) fn living_cluster(from: SocketAddr) -> Error {
+    error(
+        ErrorKind::Conflict,
+        format!("the node at {from} takes this host for a member of its cluster, which is alive"),
+    )
+    .operation("found")
+    .with_hint(format!(
+        "join that cluster again: arpanet2 server A.B PASSWORD SEED-ADDR {}, with --replace if this host was A.B; or take \
+         this host out there first: arpanet2 forget A.B",
+        from.ip()
+    ))
+}
+
 /// Told of a connection that was not made.
 pub(crate) fn connect(seed: Seed, source: io::Error) -> Error {
     let at = place(seed.endpoint);
@@ -71,7 +85,10 @@ pub(crate) fn connect(seed: Seed, source: io::Error) -> Error {
     } else {
         (
             format!("the seed at {at} can't be reached"),
-            test_it(seed.endpoint),
+            format!(
+                "is the ip right, and is there a way to it? {}",
+                test_it(seed.endpoint)
+            ),
         )
     };
     error(ErrorKind::Unavailable, message)
@@ -127,7 +144,10 @@ pub(crate) fn conversation(seed: Seed, fault: Fault) -> Error {
         Fault::WrongPassword => wrong_password(seed),
         Fault::Closed | Fault::Io(_) => {
             error(ErrorKind::Unavailable, format!("the seed at {at} closed the connection"))
-                .with_hint("is it stopping, or overloaded? try again")
+                .with_hint(format!(
+                    "is that arpanet2, and the right port? if it is, it may be stopping or overloaded: ask arpanet2 status on the seed {}",
+                    seed.node
+                ))
                 .with_source(fault)
         }
         fault => error(ErrorKind::Incompatible, format!("the seed at {at} said what no arpanet2 node says"))

@@ -24,6 +24,9 @@ pub(crate) struct Request {
     /// The port of the joiner's tunnel; its ip is what the seed sees.
     pub(crate) udp_port: u16,
     pub(crate) replace: bool,
+    /// Gives the admission back instead of asking for it.
+    #[serde(default)]
+    pub(crate) withdraw: bool,
     pub(crate) software: String,
 }
 
@@ -31,6 +34,10 @@ pub(crate) struct Request {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     Admitted(Box<Admitted>),
+    Withdrawn {
+        /// Whether the node was heard over discovery.
+        heard: bool,
+    },
     Refused {
         kind: String,
         message: String,
@@ -54,20 +61,38 @@ impl Verdict {
         }
     }
 
+    /// The answer to a withdrawal: whether the node was heard.
+    pub(crate) fn into_withdrawn(self) -> Result<bool, Fault> {
+        match self {
+            Self::Withdrawn { heard } => Ok(heard),
+            other => Err(other.into_fault()),
+        }
+    }
+
     pub(crate) fn into_admitted(self) -> Result<Admitted, Fault> {
         match self {
             Self::Admitted(admitted) => Ok(*admitted),
+            other => Err(other.into_fault()),
+        }
+    }
+
+    fn into_fault(self) -> Fault {
+        match self {
             Self::Refused {
                 kind,
                 message,
                 hint,
             } => {
                 let error = Error::new(kind_named(&kind), message);
-                Err(Fault::Told(match hint {
+                Fault::Told(match hint {
                     Some(hint) => error.with_hint(hint),
                     None => error,
-                }))
+                })
             }
+            Self::Admitted(_) | Self::Withdrawn { .. } => Fault::Told(Error::new(
+                ErrorKind::Incompatible,
+                "the seed answered what it was not asked",
+            )),
         }
     }
 }

@@ -139,10 +139,10 @@ impl Hall {
         else {
             return Ok(None);
         };
-        let node = request.info.node;
+        let node = (!request.withdraw).then_some(request.info.node);
         let verdict = self.judge(&post, &keys, request, peer).await;
         let refusal = match &verdict {
-            Verdict::Admitted(_) => None,
+            Verdict::Admitted(_) | Verdict::Withdrawn { .. } => None,
             Verdict::Refused { message, .. } => Some(message.clone()),
         };
         let verdict = zeroize::Zeroizing::new(encode(&verdict)?);
@@ -150,7 +150,7 @@ impl Hall {
             .await
             .map_err(|_| Fault::Slow)??;
         match refusal {
-            None => Ok(Some(node)),
+            None => Ok(node),
             Some(message) => Err(Fault::Told(Error::new(
                 ErrorKind::PermissionDenied,
                 message,
@@ -256,6 +256,12 @@ impl Hall {
             return Verdict::refused(&error);
         };
         let info = request.info;
+        if request.withdraw {
+            return match post.gatekeeper.withdraw(info.node, identity).await {
+                Ok(heard) => Verdict::Withdrawn { heard },
+                Err(error) => Verdict::refused(&error),
+            };
+        }
         let seen = SocketAddr::new(peer.ip().to_canonical(), request.udp_port);
         // The cluster's clock is the gatekeeper's: it sets the epoch.
         let entry = RosterEntry::new(info.node, info.name, info.role, identity, 0)

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use arpanet_core::{Error, ErrorKind, Result};
-use arpanet_netlink::{Namespace, Netlink};
+use arpanet_netlink::{Namespace, Netlink, Transport, holder_of_port};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::WireGuardConfig;
@@ -63,14 +63,28 @@ pub(crate) fn bind(namespace: &Namespace, port: u16) -> Result<UdpSocket> {
         Ok::<_, io::Error>(socket)
     })?;
     bound.map_err(|error| {
-        let (kind, what) = match error.kind() {
-            io::ErrorKind::AddrInUse => (ErrorKind::Conflict, "is in use"),
-            io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, "is not allowed"),
-            _ => (ErrorKind::Internal, "can't be bound"),
+        let failed = |kind, what: String| {
+            Error::new(kind, format!("UDP port {port} {what}"))
+                .operation("open the UDP port")
+                .backend(crate::backend::BACKEND)
         };
-        Error::new(kind, format!("UDP port {port} {what}"))
-            .with_hint(format!("who has it: ss -lunp sport = :{port}"))
-            .with_source(error)
+        let error = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                let holder = namespace.run(|| holder_of_port(Transport::Udp, port));
+                let holder = holder
+                    .ok()
+                    .flatten()
+                    .map_or_else(String::new, |holder| format!(" by {holder}"));
+                // The holder is the cause; the system's words would add nothing to it.
+                return failed(ErrorKind::Conflict, format!("is in use{holder}"))
+                    .with_hint("end that process, or choose another port with --port");
+            }
+            io::ErrorKind::PermissionDenied => {
+                failed(ErrorKind::PermissionDenied, "is not allowed".to_owned()).with_source(error)
+            }
+            _ => failed(ErrorKind::Internal, "can't be bound".to_owned()).with_source(error),
+        };
+        error.with_hint("try it as root, or choose another port with --port")
     })
 }
 

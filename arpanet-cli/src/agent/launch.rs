@@ -10,12 +10,14 @@ use zeroize::Zeroizing;
 
 use super::lock;
 use super::order::{Order, Report};
+use super::traces::Traces;
 use crate::args::Global;
 use crate::output::Progress;
 use crate::paths::Paths;
 
 /// Starts an agent in the background and returns when its node can be used, or with why it can't.
 pub(crate) fn detached(paths: &Paths, global: &Global, order: &Order, what: &str) -> Result<()> {
+    let traces = Traces::of_launch(paths);
     // Told at once and in this process; the agent takes the lock itself.
     drop(lock::acquire(paths)?);
     let broken = |source: std::io::Error| {
@@ -65,7 +67,12 @@ pub(crate) fn detached(paths: &Paths, global: &Global, order: &Order, what: &str
     progress.end();
     match serde_json::from_str(&report) {
         Ok(Report::Ready) => Ok(()),
-        Ok(Report::Failed(failure)) => Err(failure.into()),
+        Ok(Report::Failed(failure)) => {
+            // It holds the lock until its end, and has told all that its log says.
+            let _ = agent.wait();
+            traces.remove(paths);
+            Err(failure.into())
+        }
         Err(_) => {
             let ended = agent
                 .wait()

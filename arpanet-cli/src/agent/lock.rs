@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ fn open(paths: &Paths) -> Result<File> {
 /// [`ErrorKind::AlreadyExists`] names the process that has it.
 pub(crate) fn acquire(paths: &Paths) -> Result<AgentLock> {
     match Flock::lock(open(paths)?, FlockArg::LockExclusiveNonblock) {
+        // A start that failed removes the file: a lock on what is no longer there would keep nobody out.
+        Ok(lock) if !is_there(&lock, paths) => acquire(paths),
         Ok(mut lock) => {
             // The id only serves the message below.
             let _ = lock.set_len(0).and_then(|()| lock.rewind());
@@ -64,6 +67,14 @@ pub(crate) fn acquire(paths: &Paths) -> Result<AgentLock> {
         Err((_, source)) => Err(
             Error::new(ErrorKind::Internal, "the agent's lock can't be had").with_source(source),
         ),
+    }
+}
+
+/// Whether the file that was locked is the one that others find.
+fn is_there(lock: &File, paths: &Paths) -> bool {
+    match (lock.metadata(), std::fs::metadata(paths.lock())) {
+        (Ok(locked), Ok(found)) => (locked.dev(), locked.ino()) == (found.dev(), found.ino()),
+        _ => false,
     }
 }
 

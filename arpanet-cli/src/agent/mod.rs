@@ -12,6 +12,7 @@ pub(crate) mod stack;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod streams;
+mod traces;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -20,6 +21,7 @@ use arpanet_core::admission::{Password, Seed};
 use arpanet_core::roster::Role;
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_join::Verifier;
+use arpanet_netlink::Transport;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,8 +31,10 @@ use self::api::Ending;
 use self::order::{Me, Order, Report};
 use self::stack::Stack;
 use self::state::{NodeState, Settings};
+use self::traces::Traces;
 use crate::commands::Context;
 use crate::failure::Failure;
+use crate::host;
 
 /// Runs the hidden command `agent`: an order on standard input, one report on standard output, then until its end.
 pub(crate) fn main(context: &Context) -> Result<()> {
@@ -175,13 +179,13 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
         _ => None,
     };
     let was_member = matches!(plan, Plan::Resume(_));
+    let traces = Traces::of_agent(paths);
     match come_up(context, &me, plan, settings, verifier).await {
         Ok((stack, listener)) => attend(context, &me, stack, listener, tell).await,
         Err(error) => {
             let _ = std::fs::remove_file(paths.socket());
             if !was_member {
-                // Nobody knows this identity: the next attempt makes another.
-                let _ = state::remove(&paths.identity());
+                traces.remove(paths);
             }
             Err(error)
         }
@@ -197,6 +201,8 @@ async fn come_up(
     verifier: Option<Verifier>,
 ) -> Result<(Stack, UnixListener)> {
     let listener = listen(context)?;
+    // Needed last, when others are admitted; a port that is taken is told before anything is changed.
+    host::require_free(Transport::Tcp, me.port)?;
     let stack = Stack::build(context, me, settings, verifier).await?;
     let cluster = &stack.cluster;
     match plan {

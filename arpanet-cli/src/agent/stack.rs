@@ -1,6 +1,7 @@
 //! The backends that a node is made of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arpanet_core::{Cluster, Error, ErrorKind, Result};
 use arpanet_dns::DnsConfig;
@@ -15,6 +16,9 @@ use super::order::Me;
 use super::state::{self, Settings, StateFiles};
 use crate::commands::Context;
 use crate::host;
+
+/// Members ask for a lost node at least twice a second.
+const LISTENING: Duration = Duration::from_millis(550);
 
 /// A node put together from its backends.
 #[derive(Debug)]
@@ -51,7 +55,10 @@ impl Stack {
         )?
         .keep_in(paths.gossip());
         let listen = std::net::SocketAddr::from(([0, 0, 0, 0], me.port));
-        let admission = JoinConfig::default().listen(listen).udp_port(me.port);
+        let admission = JoinConfig::default()
+            .listen(listen)
+            .udp_port(me.port)
+            .listen_before_founding(LISTENING);
         let admission = Arc::new(JoinAdmission::new(admission, identity).with_verifier(verifier));
         let mut dns = DnsConfig::default().upstreams(
             context

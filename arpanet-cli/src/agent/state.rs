@@ -130,8 +130,9 @@ impl MembershipStore for StateFiles {
         write(&self.paths.node(), &state)
     }
 
+    // What else the node keeps goes with whoever made it: a damaged file of an earlier life is not this node's to remove.
     async fn clear(&self) -> Result<()> {
-        remove(&self.paths.node()).and(remove(&self.paths.gossip()))
+        remove(&self.paths.node())
     }
 }
 

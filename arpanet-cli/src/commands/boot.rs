@@ -6,7 +6,7 @@ use arpanet_core::addr::UNDERLAY_PORT;
 use arpanet_core::{Error, ErrorKind, NodeAddr, NodeName, Result};
 use clap::Args;
 
-use super::Context;
+use super::{Context, require_root};
 use crate::agent;
 use crate::agent::launch;
 use crate::agent::order::{Me, Order, Report};
@@ -45,7 +45,7 @@ pub(crate) fn run(context: &Context, args: BootArgs) -> Result<()> {
 
 /// Brings the node up, in the background or here.
 pub(super) fn come_up(context: &Context, order: Order, foreground: bool, what: &str) -> Result<()> {
-    require_root()?;
+    require_root("bring a node up")?;
     if !foreground {
         return launch::detached(&context.paths, &context.global, &order, what);
     }
@@ -54,16 +54,6 @@ pub(super) fn come_up(context: &Context, order: Order, foreground: bool, what: &
             say("the node is up");
         }
     })
-}
-
-fn require_root() -> Result<()> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(
-        Error::new(ErrorKind::PermissionDenied, "only root can bring a node up")
-            .with_hint("try it with sudo"),
-    )
 }
 
 /// Who this node is, by flags over environment over file over the host.

@@ -1,10 +1,11 @@
 //! `arpanet2 doctor`
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use arpanet_core::addr::UNDERLAY_PORT;
 use arpanet_core::{Error, Result};
-use arpanet_netlink::Namespace;
+use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use serde::Serialize;
 
 use super::Context;
@@ -12,6 +13,9 @@ use crate::host;
 
 /// The links of arpanet2's own on a host, which clash with nothing.
 const OUR_LINKS: &[&str] = &["arpanet0"];
+
+/// What one change of a node's state needs, in bytes.
+const ROOM: usize = 64 << 10;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -49,7 +53,10 @@ pub(crate) async fn run(context: &Context) -> Result<ExitCode> {
     let mut findings = vec![root(), tun()];
     findings.extend(clashes(context).await?);
     let port = context.config.port.unwrap_or(UNDERLAY_PORT);
-    findings.extend(["tcp", "udp"].map(|protocol| port_is_free(protocol, port, running)));
+    findings.extend(
+        [Transport::Tcp, Transport::Udp].map(|transport| port_is_free(transport, port, running)),
+    );
+    findings.push(disk(context));
     findings.push(match running {
         true => Finding::good("agent", "the agent is running"),
         false => Finding::good("agent", "no agent is running"),
@@ -119,16 +126,38 @@ async fn clashes(context: &Context) -> Result<Vec<Finding>> {
         .collect())
 }
 
-fn port_is_free(protocol: &'static str, port: u16, running: bool) -> Finding {
-    match host::holder_of_port(protocol, port) {
-        Some(holder) if running => {
-            Finding::good(protocol, format!("port {port} is held by {holder}"))
-        }
+/// Whether there is room for the node's state. A folder that is not there yet is made when a node comes up.
+fn disk(context: &Context) -> Finding {
+    let folder = context.paths.state();
+    if !folder.exists() {
+        return Finding::good("disk", format!("there is no {} yet", folder.display()));
+    }
+    let attempt = tempfile::tempfile_in(folder).and_then(|mut file| {
+        file.write_all(&[0; ROOM])?;
+        file.sync_all()
+    });
+    match attempt {
+        Ok(()) => Finding::good("disk", format!("{} can be written", folder.display())),
+        Err(error) => Finding::bad(
+            "disk",
+            format!("{} can't be written: {error}", folder.display()),
+            "make room there, or see to its permissions: the node goes on, but can't keep what changes",
+        ),
+    }
+}
+
+fn port_is_free(transport: Transport, port: u16, running: bool) -> Finding {
+    let check = match transport {
+        Transport::Udp => "udp",
+        _ => "tcp",
+    };
+    match holder_of_port(transport, port) {
+        Some(holder) if running => Finding::good(check, format!("port {port} is held by {holder}")),
         Some(holder) => Finding::bad(
-            protocol,
+            check,
             format!("port {port} is held by {holder}"),
             "end that process, or choose another port with --port",
         ),
-        None => Finding::good(protocol, format!("port {port} is free")),
+        None => Finding::good(check, format!("port {port} is free")),
     }
 }

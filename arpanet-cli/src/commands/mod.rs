@@ -26,7 +26,7 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
 
-use arpanet_core::Result;
+use arpanet_core::{Error, ErrorKind, Result};
 
 use crate::args::Global;
 use crate::client::Agent;
@@ -60,4 +60,15 @@ impl Context {
     pub(crate) fn agent(&self) -> Result<Agent> {
         Agent::new(&self.paths)
     }
+}
+
+/// Refuses anybody else.
+fn require_root(to: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(
+        Error::new(ErrorKind::PermissionDenied, format!("only root can {to}"))
+            .with_hint("try it with sudo"),
+    )
 }

@@ -2,11 +2,12 @@
 
 use arpanet_core::{Error, ErrorKind, Result};
 
-use super::{Context, stop};
+use super::{Context, require_root, stop};
 use crate::agent::api::Ending;
 use crate::agent::{lock, stack};
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
+    require_root("give a node up")?;
     if context.agent()?.is_running().await {
         stop::end(context, Ending::Reset, "giving the node up").await?;
     }

@@ -1,20 +1,101 @@
 //! Bad input: one clear sentence, the cause, a hint and the right exit code, and nothing changed.
 
-use crate::site::{SEED, Site};
+mod hosts;
+mod seeds;
+mod state;
+mod words;
 
-#[tokio::test]
-async fn an_address_that_is_taken_is_refused_and_says_by_whom() {
-    let Some(site) = Site::up(3).await else {
-        return;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::site::{Outcome, Site};
+
+/// What a refusal may not change on a host.
+const FACTS: [&str; 6] = [
+    "ip -d link",
+    "ip addr",
+    "ip route show table all",
+    "ip rule",
+    "find /var/lib/arpanet2 /run/arpanet2 -ls",
+    "ps -e -o pid=,args= --no-headers",
+];
+
+fn facts(site: &Site, host: &str) -> Vec<String> {
+    // The listing itself is the one process that comes and goes.
+    let lasting = |text: String| -> String {
+        text.lines()
+            .filter(|line| !line.contains("ps -e"))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
-    site.ok("node1", "boot 0.1 Apples");
-    site.ok("node2", &format!("server 0.2 Apples 0.1 {SEED}"));
-    let before = site.run("node3", "ip rule").out;
-    let taken = site.arpanet2("node3", &format!("server 0.2 Apples 0.1 {SEED}"));
-    assert_eq!(taken.code, Some(1), "{taken:?}");
-    assert!(taken.err.contains("node2"), "{taken:?}");
-    assert!(taken.err.contains("hint:"), "{taken:?}");
-    assert_eq!(site.run("node3", "ip rule").out, before);
-    let status = site.arpanet2("node3", "status");
-    assert_eq!(status.code, Some(1), "{status:?}");
+    FACTS
+        .iter()
+        .map(|fact| lasting(site.run(host, fact).out))
+        .collect()
 }
+
+/// Runs a line that has to be refused: with this exit code, with all of these words on standard error, with a hint, and
+/// with nothing changed on the host. How long it took.
+fn refused(site: &Site, host: &str, line: &str, code: i32, words: &[&str]) -> Duration {
+    let before = facts(site, host);
+    let began = Instant::now();
+    let outcome = site.arpanet2(host, line);
+    let took = began.elapsed();
+    told(&outcome, line, code, words);
+    for (fact, (now, before)) in FACTS.iter().zip(facts(site, host).iter().zip(&before)) {
+        assert_eq!(now, before, "{line}: {fact}");
+    }
+    took
+}
+
+fn told(outcome: &Outcome, line: &str, code: i32, words: &[&str]) {
+    assert_eq!(outcome.code, Some(code), "{line}: {outcome:?}");
+    assert_eq!(outcome.out, "", "{line}: {outcome:?}");
+    assert!(outcome.err.starts_with("error: "), "{line}: {outcome:?}");
+    for word in words.iter().chain(&["hint: "]) {
+        assert!(
+            outcome.err.contains(word),
+            "{line}: no {word:?} in {outcome:?}"
+        );
+    }
+}
+
+/// A process in a host that holds a socket.
+struct Held {
+    child: Child,
+    pid: String,
+}
+
+impl Held {
+    fn new(site: &Site, host: &str, socket: OwnedFd) -> Self {
+        let mut command = site.lab.command(host, 0, &["sleep", "600"]).unwrap();
+        let child = command
+            .stdin(Stdio::from(socket))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = || site.run(host, "pgrep -x sleep").out;
+        let mut found = pid();
+        let began = Instant::now();
+        while found.is_empty() && began.elapsed() < Duration::from_secs(10) {
+            found = pid();
+        }
+        assert!(found.parse::<u32>().is_ok(), "{found:?}");
+        Self { child, pid: found }
+    }
+
+    fn holder(&self) -> String {
+        format!("sleep (process {})", self.pid)
+    }
+
+    fn end(mut self, site: &Site, host: &str) {
+        assert_eq!(site.run(host, &format!("kill {}", self.pid)).code, Some(0));
+        self.child.wait().unwrap();
+    }
+}
+
+/// Every address of a host, at the port of the join and the tunnel.
+const PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 51820);

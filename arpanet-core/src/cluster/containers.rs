@@ -4,7 +4,15 @@ use super::plan::{self, EPOCH_LABEL};
 use super::{Cluster, Node, address};
 use crate::addr::ROUTER_ADDRESS;
 use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
-use crate::{AppAddr, ContainerName, Error, ErrorKind, Result};
+use crate::{AppAddr, AppNet, ContainerName, Error, ErrorKind, Result};
+
+/// The network that is asked for, or that the address is in; none for a /8 address.
+fn net_of(request: &NetRequest) -> Option<AppNet> {
+    match request {
+        NetRequest::Net(net) => Some(*net),
+        NetRequest::Addr(addr) => addr.net(),
+    }
+}
 
 /// The domain that names of services are looked up in.
 const SEARCH_DOMAIN: &str = "service.consul";
@@ -94,6 +102,20 @@ impl Node {
         let view = self.view();
         let mut taken = view.records.taken();
         let mut complete = spec.clone();
+        let nets: Vec<AppNet> = spec.nets.iter().filter_map(net_of).collect();
+        for (index, net) in nets.iter().enumerate() {
+            view.check_apart(*net)?;
+            if let Some(other) = nets[..index]
+                .iter()
+                .find(|other| *other != net && other.overlaps(*net))
+            {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{net} overlaps {other}, and networks don't"),
+                )
+                .with_hint("one of them is enough"));
+            }
+        }
         for request in &mut complete.nets {
             let addr: AppAddr = match *request {
                 NetRequest::Net(net) => address::pick(net, self.me, |ip| taken.contains(&ip))?,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::record;
 use crate::admission::Gatekeeper;
 use crate::discovery::MemberState;
-use crate::roster::{Role, Roster, RosterEntry};
+use crate::roster::{Identity, Role, Roster, RosterEntry};
+use crate::watch::Change;
 use crate::{Discovery, Error, ErrorKind, NodeAddr, Result};
 
 /// Decides by the roster that discovery keeps, and has every living member agree.
@@ -32,6 +34,17 @@ impl Gate {
             .iter()
             .find(|member| member.node == node)
             .is_none_or(|member| member.state == MemberState::Down))
+    }
+}
+
+impl Gate {
+    /// Whether anything that the node says of itself has come here.
+    async fn has_announced(&self, node: NodeAddr) -> Result<bool> {
+        let mut records = self.discovery.watch_records(record::NODE).await?;
+        Ok(match records.next().await {
+            Some(Change::Snapshot(records)) => records.keys().any(|(owner, _)| *owner == node),
+            _ => false,
+        })
     }
 }
 
@@ -123,5 +136,22 @@ impl Gatekeeper for Gate {
         };
         self.discovery.admit(entry).await?;
         self.discovery.roster().await
+    }
+
+    async fn withdraw(&self, node: NodeAddr, identity: Identity) -> Result<bool> {
+        let roster = self.discovery.roster().await?;
+        if roster
+            .holder(node)
+            .is_none_or(|entry| entry.identity != identity)
+        {
+            return Ok(false);
+        }
+        let heard = !self.is_down(node).await? || self.has_announced(node).await?;
+        match self.discovery.forget(node).await {
+            // It still talks: it takes itself out.
+            Err(error) if heard => tracing::debug!(%node, %error, "not taken out here"),
+            outcome => outcome?,
+        }
+        Ok(heard)
     }
 }

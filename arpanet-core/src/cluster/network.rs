@@ -66,6 +66,32 @@ impl View {
             .collect()
     }
 
+    /// Refuses a network that shares addresses with another, which has a name or a container.
+    pub(super) fn check_apart(&self, net: AppNet) -> Result<()> {
+        let crosses = |other: AppNet| other != net && other.overlaps(net);
+        let other = self
+            .networks()
+            .into_iter()
+            .find(|network| crosses(network.net))
+            .map(|network| format!("the network {}, which is {}", network.name, network.net));
+        let used = || {
+            self.records.claims().find_map(|claim| {
+                let other = claim.addr.net().filter(|other| crosses(*other))?;
+                Some(format!(
+                    "{other}, which {} on node {} is in",
+                    claim.container, claim.node
+                ))
+            })
+        };
+        match other.or_else(used) {
+            None => Ok(()),
+            Some(other) => Err(
+                Error::new(ErrorKind::Conflict, format!("{net} overlaps {other}"))
+                    .with_hint("networks don't overlap: choose the same one, or one beside it"),
+            ),
+        }
+    }
+
     fn next_network_epoch(&self) -> u64 {
         self.network_versions()
             .values()
@@ -132,15 +158,13 @@ impl Cluster {
                         .collect::<Vec<_>>(),
                 )?,
             };
-            if let Some(other) = present.iter().find(|network| network.net.overlaps(net)) {
+            if let Some(other) = present.iter().find(|network| network.net == net) {
                 return Err(Error::new(
                     ErrorKind::Conflict,
-                    format!(
-                        "{net} overlaps the network {}, which is {}",
-                        other.name, other.net
-                    ),
+                    format!("{net} is the network {} already", other.name),
                 ));
             }
+            view.check_apart(net)?;
             (net, view.next_network_epoch())
         };
         self.put_network(

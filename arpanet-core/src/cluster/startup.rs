@@ -17,7 +17,7 @@ use crate::roster::{Role, Roster};
 use crate::{Error, ErrorKind, Plane, Result};
 
 /// How long a joining node waits for its seed to answer, over gossip and then over the overlay.
-const SEED_LIMIT: Duration = Duration::from_secs(8);
+const SEED_LIMIT: Duration = Duration::from_secs(7);
 
 /// How long a leaving node takes to tell the others.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
@@ -263,30 +263,47 @@ impl Node {
     }
 
     /// Waits until the seed has answered on every layer: its announcement came over discovery, its overlay answers.
-    async fn meet(&self, seed: Seed) -> Result<()> {
+    async fn meet(&self, password: &Password, role: Role, seed: Seed) -> Result<()> {
         let mut connected = self.connected.subscribe();
         let heard = connected.wait_for(|peers| peers.contains(&seed.node));
-        match tokio::time::timeout(SEED_LIMIT, heard).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => {
-                return Err(Error::new(
-                    ErrorKind::Timeout,
-                    format!(
-                        "the seed {} admitted this node over tcp, but nothing came back from {} over udp within {} s",
-                        seed.node,
-                        seed.endpoint,
-                        SEED_LIMIT.as_secs()
-                    ),
-                )
-                .with_hint(format!(
-                    "open udp port {} in both directions: from here to {}, and from there to this host",
-                    seed.endpoint.port(),
-                    seed.endpoint.ip()
-                )));
-            }
+        let met = tokio::time::timeout(SEED_LIMIT, heard).await;
+        if !matches!(met, Ok(Ok(_))) {
+            let arrived = self
+                .admission
+                .withdraw(password, &self.info(role), seed)
+                .await;
+            return Err(no_datagrams(seed, arrived));
         }
         self.overlay.wait_reachable(seed.node, SEED_LIMIT).await
     }
+}
+
+/// Told when the seed was met over TCP and not over UDP; `arrived` says whether it has heard this node.
+fn no_datagrams(seed: Seed, arrived: Result<bool>) -> Error {
+    let (ip, port) = (seed.endpoint.ip(), seed.endpoint.port());
+    let admitted = format!("the seed {} admitted this node over tcp, but", seed.node);
+    let (message, hint) = match arrived {
+        Ok(false) => (
+            format!("{admitted} nothing sent from here to {ip} port {port}/udp has arrived there"),
+            format!("let udp through from this host to {ip} port {port}, and back"),
+        ),
+        Ok(true) => (
+            format!(
+                "{admitted} its answers from {ip} port {port}/udp don't arrive here, while it hears this node"
+            ),
+            format!("let udp through from {ip} port {port} to this host"),
+        ),
+        Err(_) => (
+            format!(
+                "{admitted} nothing came back from {ip} port {port}/udp within {} s",
+                SEED_LIMIT.as_secs()
+            ),
+            format!("let udp through in both directions: from here to {ip} port {port}, and back"),
+        ),
+    };
+    Error::new(ErrorKind::Timeout, message).with_hint(format!(
+        "{hint}; see where it ends with: tcpdump -ni any udp port {port}, here and there"
+    ))
 }
 
 /// The steps of coming up; what each needs to be undone is noted before the next.
@@ -353,8 +370,14 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
     done.push(Undo::StopTasks);
     let task = node.spawn_reconcile().await.at("watch the cluster")?;
     let up = async {
-        if let Way::Join { seed, .. } = way {
-            node.meet(*seed)
+        if let Way::Join {
+            password,
+            role,
+            seed,
+            ..
+        } = way
+        {
+            node.meet(password, *role, *seed)
                 .await
                 .at("reach the seed over the overlay")?;
         }

@@ -47,6 +47,8 @@ pub(crate) fn main(context: &Context) -> Result<()> {
                 .unwrap_or_else(|_| "info".into()),
         )
         .with_ansi(false)
+        // They would go to standard error, which is the same file on the same full disk, and end the agent.
+        .log_internal_errors(false)
         .with_writer(move || log.clone())
         .init();
     let mut text = Zeroizing::new(String::new());

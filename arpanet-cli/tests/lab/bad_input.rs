@@ -18,7 +18,7 @@ const FACTS: [&str; 6] = [
     "ip addr",
     "ip route show table all",
     "ip rule",
-    "find /var/lib/arpanet2 /run/arpanet2 -ls",
+    "find /var/lib/arpanet2 /run/arpanet2 -printf %M:%u:%p\\n",
     "ps -e -o pid=,args= --no-headers",
 ];
 

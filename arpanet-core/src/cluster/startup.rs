@@ -283,13 +283,16 @@ fn no_datagrams(seed: Seed, arrived: Result<bool>) -> Error {
     let (ip, port) = (seed.endpoint.ip(), seed.endpoint.port());
     let admitted = format!("the seed {} admitted this node over tcp, but", seed.node);
     let (message, hint) = match arrived {
+        // Not seen: what was sent there is lost, too, or its sender did not last with all answers lost.
         Ok(false) => (
-            format!("{admitted} nothing sent from here to {ip} port {port}/udp has arrived there"),
-            format!("let udp through from this host to {ip} port {port}, and back"),
+            format!(
+                "{admitted} nothing from {ip} port {port}/udp arrives here, and the seed does not see this node"
+            ),
+            format!("let udp through in both directions: from here to {ip} port {port}, and back"),
         ),
         Ok(true) => (
             format!(
-                "{admitted} its answers from {ip} port {port}/udp don't arrive here, while it hears this node"
+                "{admitted} nothing from {ip} port {port}/udp arrives here, while the seed sees this node"
             ),
             format!("let udp through from {ip} port {port} to this host"),
         ),

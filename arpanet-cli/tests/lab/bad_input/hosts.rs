@@ -115,8 +115,9 @@ async fn a_host_within_10_8_boots_and_keeps_its_lan() {
         return;
     };
     for line in [
-        "link add lan0 type dummy",
+        "link add lan0 type veth peer name lan1",
         "addr add 10.128.0.7/20 dev lan0",
+        "link set lan1 up",
         "link set lan0 up",
     ] {
         assert_eq!(

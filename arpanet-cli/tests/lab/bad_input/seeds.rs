@@ -107,7 +107,7 @@ async fn a_seed_says_whom_it_does_not_admit_and_why() {
 }
 
 #[tokio::test]
-async fn udp_that_is_blocked_is_told_with_the_way_that_is() {
+async fn udp_that_is_blocked_while_tcp_works_is_told_and_the_seed_forgets_who_could_not_come() {
     let Some(site) = Site::up(2).await else {
         return;
     };
@@ -124,7 +124,8 @@ async fn udp_that_is_blocked_is_told_with_the_way_that_is() {
     site.lab.block("node2", Protocol::Udp).await.unwrap();
     refuses(&[
         "over tcp",
-        &format!("nothing sent from here to {at}/udp has arrived"),
+        &format!("nothing from {at}/udp arrives here"),
+        "the seed does not see this node",
         "tcpdump",
     ]);
     site.lab.heal(None).await.unwrap();
@@ -143,7 +144,7 @@ async fn udp_that_is_blocked_is_told_with_the_way_that_is() {
     rule("add");
     refuses(&[
         "over tcp",
-        &format!("its answers from {at}/udp don't arrive here"),
+        &format!("nothing from {at}/udp arrives here"),
         "tcpdump",
     ]);
     rule("del");

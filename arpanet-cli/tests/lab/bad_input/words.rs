@@ -41,7 +41,7 @@ async fn what_can_t_be_is_refused_with_what_could_be() {
     let long = "a".repeat(64);
     for name in ["my_host", "-a", "a-", "a.b", &long] {
         wrong(
-            &format!("boot 0.1 Apples --name {name}"),
+            &format!("boot 0.1 Apples --name={name}"),
             &[name, "DNS label", "--name"],
         );
         // Nothing has to run for that.

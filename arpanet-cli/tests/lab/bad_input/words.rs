@@ -74,7 +74,10 @@ async fn what_can_t_be_is_refused_with_what_could_be() {
             &[network, why, "10."],
         );
     }
-    wrong("run --net 10.1.1.0/16 -- true", &["10.1.0.0/16"]);
+    wrong(
+        "networks create shop 10.1.1.0/16",
+        &["beyond its prefix", "10.1.0.0/16"],
+    );
     wrong(
         "run --net 10.254.0.5/16 -- true",
         &["10.254.0.5", "10.240.255.255"],

@@ -267,3 +267,23 @@ async fn another_domain_can_be_served() {
         .await;
     assert_eq!(house.dns.resolve("web").len(), 1);
 }
+
+#[tokio::test]
+async fn a_change_is_told_within_milliseconds_of_being_known() {
+    let house = House::new().await;
+    let one = instance("web", "10.1.0.1", 80, "0.1");
+    let mut lags = Vec::new();
+    for _ in 0..25 {
+        let started = std::time::Instant::now();
+        house.catalogue.put(one.clone());
+        house.until_ips("web.service.consul.", &["10.1.0.1"]).await;
+        lags.push(started.elapsed());
+        let started = std::time::Instant::now();
+        house.catalogue.instances.remove(&one.id);
+        house.until_ips("web.service.consul.", &[]).await;
+        lags.push(started.elapsed());
+    }
+    lags.sort();
+    let median = lags[lags.len() / 2];
+    assert!(median < std::time::Duration::from_millis(20), "{lags:?}");
+}

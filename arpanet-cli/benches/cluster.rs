@@ -34,7 +34,12 @@ fn main() {
             all.entry(what).or_default().push(figure);
         }
     }
-    println!("{:<44} {:>9} {:>9}", format!("of {rounds} rounds"), "median", "worst");
+    println!(
+        "{:<44} {:>9} {:>9}",
+        format!("of {rounds} rounds"),
+        "median",
+        "worst"
+    );
     for (what, mut figures) in all {
         figures.sort_by(f64::total_cmp);
         let (median, worst) = (figures[figures.len() / 2], figures[figures.len() - 1]);
@@ -78,6 +83,9 @@ async fn round() -> Option<Vec<(&'static str, f64)>> {
 fn resident(site: &Site) -> f64 {
     let pid = site.run("node1", "cat /run/arpanet2/agent.lock").out;
     let status = site.run("node1", &format!("cat /proc/{pid}/status")).out;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -24,6 +24,8 @@ pub struct RuntimeCapabilities {
     pub attach_before_start: bool,
     /// Can run a command in a running container.
     pub exec: bool,
+    /// Can change the labels of a container that is there.
+    pub relabel: bool,
 }
 
 impl RuntimeCapabilities {
@@ -34,6 +36,7 @@ impl RuntimeCapabilities {
             images: true,
             attach_before_start: true,
             exec: true,
+            relabel: true,
         }
     }
 
@@ -48,6 +51,13 @@ impl RuntimeCapabilities {
     #[must_use]
     pub const fn without_exec(mut self) -> Self {
         self.exec = false;
+        self
+    }
+
+    /// Without changes of labels.
+    #[must_use]
+    pub const fn without_relabel(mut self) -> Self {
+        self.relabel = false;
         self
     }
 
@@ -523,6 +533,23 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
             self.name(),
             "run commands in containers",
         ))
+    }
+
+    /// Gives a container's label this value, or takes the label away: [`inspect`](Runtime::inspect) and the others show it
+    /// from then on, as long as the container is there. [`create`](Runtime::create) goes on to compare with the spec as it
+    /// was given. A backend whose engine can't change labels keeps them beside it. The same again does nothing.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown one;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without [`relabel`](RuntimeCapabilities::relabel).
+    async fn set_label(
+        &self,
+        name: &ContainerName,
+        label: &str,
+        value: Option<String>,
+    ) -> Result<()> {
+        let _ = (name, label, value);
+        Err(Error::unsupported(self.name(), "change labels"))
     }
 
     /// The address of the bridge that containers without an overlay address reach their host by; `None` where there is

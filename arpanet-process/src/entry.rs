@@ -1,5 +1,6 @@
 //! A container as the runtime holds it: what is written, and the status as last heard.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arpanet_core::runtime::Container;
@@ -20,6 +21,8 @@ pub(crate) struct Entry {
     pub(crate) folder: Folder,
     pub(crate) record: Record,
     hub: Hub,
+    /// The spec's, until one is changed.
+    labels: Mutex<BTreeMap<String, String>>,
     status: watch::Sender<Status>,
     removed: watch::Sender<bool>,
     follower: Mutex<Option<AbortHandle>>,
@@ -30,9 +33,11 @@ impl Entry {
     pub(crate) fn read(name: ContainerName, folder: Folder, hub: Hub) -> Result<Arc<Self>> {
         let record = folder.record()?;
         let status = folder.status()?;
+        let labels = folder.labels()?;
         Ok(Arc::new(Self {
             name,
             folder,
+            labels: Mutex::new(labels.unwrap_or_else(|| record.spec.labels.clone())),
             record,
             hub,
             status: watch::Sender::new(status),
@@ -78,6 +83,25 @@ impl Entry {
         }
     }
 
+    /// Sets or takes a label, and keeps that. To be called in the container's turn.
+    pub(crate) fn set_label(&self, label: &str, value: Option<String>) -> Result<()> {
+        let mut labels = self.labels().clone();
+        let before = match value.clone() {
+            Some(value) => labels.insert(label.to_owned(), value),
+            None => labels.remove(label),
+        };
+        if before != value {
+            self.folder.write_labels(&labels)?;
+            *self.labels() = labels;
+            self.tell();
+        }
+        Ok(())
+    }
+
+    fn labels(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// It is gone: readers of its log and of the hub hear it.
     pub(crate) fn remove(&self) {
         // Under the lock of the status, so that no status is told after it.
@@ -94,10 +118,12 @@ impl Entry {
     }
 
     fn container_as(&self, status: &Status) -> Container {
+        let mut spec = self.record.spec.clone();
+        spec.labels = self.labels().clone();
         Container::new(
             self.name.clone(),
             self.record.id.clone(),
-            self.record.spec.clone(),
+            spec,
             self.record.created,
         )
         .state(status.state)

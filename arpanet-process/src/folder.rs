@@ -1,5 +1,6 @@
 //! The folder of one container, and what stands in it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -119,6 +120,20 @@ impl Folder {
             ));
         }
         Ok(record)
+    }
+
+    /// The labels as they were set since the container was made; `None` when they are the spec's.
+    pub(crate) fn labels(&self) -> Result<Option<BTreeMap<String, String>>> {
+        let path = self.0.join("labels.json");
+        match path.exists() {
+            true => read(&path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Written whole or not at all.
+    pub(crate) fn write_labels(&self, labels: &BTreeMap<String, String>) -> Result<()> {
+        write(&self.0.join("labels.json"), 0o600, &encode(labels)?)
     }
 
     pub(crate) fn status(&self) -> Result<Status> {

@@ -122,6 +122,18 @@ impl Runtime for ProcessRuntime {
         Ok(logs::read(self.engine.entry(name)?, options))
     }
 
+    async fn set_label(
+        &self,
+        name: &ContainerName,
+        label: &str,
+        value: Option<String>,
+    ) -> Result<()> {
+        let (engine, of, label) = (Arc::clone(&self.engine), name.clone(), label.to_owned());
+        // Writes a small file, as a create does.
+        let change = async move { engine.entry(&of)?.set_label(&label, value) };
+        in_turn(&self.engine, name, "set a label", change).await
+    }
+
     async fn exec(&self, name: &ContainerName, spec: &ExecSpec) -> Result<Exec> {
         let entry = self.engine.entry(name)?;
         whole("exec", exec::exec(entry, spec.clone())).await

@@ -1,13 +1,17 @@
 //! Running containers on this node.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use super::plan::{self, EPOCH_LABEL};
+use super::view::View;
 use super::{Cluster, Node, address};
 use crate::addr::ROUTER_ADDRESS;
 use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
-use crate::{AppAddr, AppNet, ContainerName, Error, ErrorKind, Result};
+use crate::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Result};
 
 /// The network that is asked for, or that the address is in; none for a /8 address.
-fn net_of(request: &NetRequest) -> Option<AppNet> {
+pub(super) fn net_of(request: &NetRequest) -> Option<AppNet> {
     match request {
         NetRequest::Net(net) => Some(*net),
         NetRequest::Addr(addr) => addr.net(),
@@ -85,6 +89,35 @@ impl Cluster {
     }
 }
 
+impl View {
+    /// The address that answers a request: the one that is asked for, unless another container holds it, or a free one.
+    pub(super) fn place(
+        &self,
+        me: NodeAddr,
+        name: &ContainerName,
+        request: NetRequest,
+        taken: &BTreeSet<Ipv4Addr>,
+    ) -> Result<AppAddr> {
+        let addr = match request {
+            NetRequest::Net(net) => return address::pick(net, me, |ip| taken.contains(&ip)),
+            NetRequest::Addr(addr) => addr,
+        };
+        match self.records.holder(addr.ip()) {
+            Some(holder) if (holder.node, &holder.container) != (me, name) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the address {} is held by {} on node {}",
+                    addr.ip(),
+                    holder.container,
+                    holder.node
+                ),
+            )
+            .with_hint("choose another address, or name only the network")),
+            _ => Ok(addr),
+        }
+    }
+}
+
 impl Node {
     fn unused_name(&self) -> Result<ContainerName> {
         let view = self.view();
@@ -117,24 +150,7 @@ impl Node {
             }
         }
         for request in &mut complete.nets {
-            let addr: AppAddr = match *request {
-                NetRequest::Net(net) => address::pick(net, self.me, |ip| taken.contains(&ip))?,
-                NetRequest::Addr(addr) => match view.records.holder(addr.ip()) {
-                    Some(holder) if (holder.node, &holder.container) != (self.me, &name) => {
-                        return Err(Error::new(
-                            ErrorKind::Conflict,
-                            format!(
-                                "the address {} is held by {} on node {}",
-                                addr.ip(),
-                                holder.container,
-                                holder.node
-                            ),
-                        )
-                        .with_hint("choose another address, or name only the network"));
-                    }
-                    _ => addr,
-                },
-            };
+            let addr = view.place(self.me, &name, *request, &taken)?;
             taken.insert(addr.ip());
             *request = NetRequest::Addr(addr);
         }

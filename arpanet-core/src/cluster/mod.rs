@@ -1,10 +1,12 @@
 //! A node of a cluster: the logic that makes three layers one thing, written against their traits alone.
 
 mod address;
+mod attaching;
 mod containers;
 mod event;
 mod facility;
 mod gate;
+mod given;
 mod network;
 mod plan;
 mod reconcile;
@@ -61,6 +63,8 @@ struct Node {
     view: Mutex<View>,
     /// What the layers below have been told; its lock makes one reconciliation at a time.
     applied: tokio::sync::Mutex<Applied>,
+    /// One change of what a container was given at a time.
+    attaching: tokio::sync::Mutex<()>,
     /// Peers that the overlay has been told of.
     connected: watch::Sender<std::collections::BTreeSet<NodeAddr>>,
     kick: Arc<Notify>,
@@ -245,6 +249,7 @@ impl ClusterBuilder {
                 lifecycle: tokio::sync::Mutex::default(),
                 view: Mutex::default(),
                 applied: tokio::sync::Mutex::default(),
+                attaching: tokio::sync::Mutex::default(),
                 connected: watch::Sender::default(),
                 kick: Arc::new(Notify::new()),
                 events: broadcast::Sender::new(256),

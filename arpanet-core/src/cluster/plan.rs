@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::given::{self, GIVEN_LABEL};
 use super::record;
 use crate::discovery::Instance;
 use crate::overlay::NetNamespace;
@@ -46,12 +47,10 @@ pub(super) fn wanted<'a>(
                 .labels
                 .get(EPOCH_LABEL)
                 .and_then(|epoch| epoch.parse().ok());
-            for request in &container.spec.nets {
-                let NetRequest::Addr(addr) = *request else {
-                    continue;
-                };
+            for (addr, given) in given::addresses(&container.spec) {
                 let key = record::claim_key(addr.ip(), &container.name);
-                let epoch = label
+                let epoch = given
+                    .or(label)
                     .or_else(|| earlier(&key).map(|claim| claim.epoch))
                     .unwrap_or_else(&next_epoch);
                 wanted
@@ -78,8 +77,8 @@ pub(super) fn wanted<'a>(
         .collect()
 }
 
-/// Whether a container that was made from `made` is what `asked` asks for: addresses that were picked, labels and DNS
-/// that the cluster put in make no difference.
+/// Whether a container that was made from `made` is what `asked` asks for: addresses that were picked, given or taken by
+/// hand, labels and DNS that the cluster put in make no difference.
 pub(super) fn satisfies(made: &ContainerSpec, asked: &ContainerSpec) -> bool {
     let nets = made.nets.len() == asked.nets.len()
         && made
@@ -95,7 +94,8 @@ pub(super) fn satisfies(made: &ContainerSpec, asked: &ContainerSpec) -> bool {
         spec.nets.clear();
         spec.dns.clear();
         spec.dns_search.clear();
-        spec.labels.retain(|name, _| name != EPOCH_LABEL);
+        spec.labels
+            .retain(|name, _| name != EPOCH_LABEL && name != GIVEN_LABEL);
         spec
     };
     nets && plain(made) == plain(asked)

@@ -37,6 +37,8 @@ pub(super) struct Applied {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) containers: BTreeMap<ContainerName, Error>,
+    /// Addresses that could not be taken away from these.
+    pub(super) releases: BTreeMap<ContainerName, Error>,
     pub(super) rest: Vec<Error>,
 }
 
@@ -46,7 +48,14 @@ impl Outcome {
     }
 
     pub(super) fn is_clean(&self) -> bool {
-        self.containers.is_empty() && self.rest.is_empty()
+        self.containers.is_empty() && self.releases.is_empty() && self.rest.is_empty()
+    }
+}
+
+impl Applied {
+    /// Whether a container lost this address to an older claim.
+    pub(super) fn has_lost(&self, name: &ContainerName, addr: AppAddr) -> bool {
+        self.lost.contains(&(name.clone(), addr))
     }
 }
 
@@ -260,8 +269,9 @@ impl Node {
             .cloned()
             .collect();
         for key in attached {
-            let detached = self.detach(applied, &key).await;
-            outcome.note(detached);
+            if let Err(error) = self.detach(applied, &key).await {
+                outcome.releases.insert(key.0, error);
+            }
         }
         let claims: BTreeSet<&String> = wanted
             .iter()

@@ -94,7 +94,9 @@ impl Node {
     async fn reconcile_and_tell(&self, first: bool) -> bool {
         let outcome = self.reconcile().await;
         if first {
-            for error in outcome.rest.iter().chain(outcome.containers.values()) {
+            let of_containers = outcome.containers.values();
+            let of_containers = of_containers.chain(outcome.releases.values());
+            for error in outcome.rest.iter().chain(of_containers) {
                 self.emit(ClusterEvent::Trouble {
                     what: error.to_string(),
                 });

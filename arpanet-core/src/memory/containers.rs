@@ -65,6 +65,8 @@ fn number(text: &str) -> Result<i32> {
 #[derive(Debug)]
 pub(super) struct Simulated {
     pub(super) container: Container,
+    /// As it was given; labels change.
+    asked: ContainerSpec,
     pub(super) program: Program,
     pub(super) written: Vec<(SystemTime, Output)>,
 }
@@ -138,7 +140,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         if let Some(held) = self.containers.get(name) {
-            if held.container.spec == *spec {
+            if held.asked == *spec {
                 return Ok((held.container.clone(), false));
             }
             let message = format!("there is a container {name} with another spec");
@@ -159,12 +161,29 @@ impl Engine {
         .namespace(Some(router.make_namespace(host)));
         let simulated = Simulated {
             container: container.clone(),
+            asked: spec.clone(),
             program,
             written: Vec::new(),
         };
         self.containers.insert(name.clone(), simulated);
         self.tell(name);
         Ok((container, true))
+    }
+
+    /// Sets or takes a label; whether that changed anything.
+    pub(super) fn set_label(
+        &mut self,
+        name: &ContainerName,
+        label: &str,
+        value: Option<String>,
+    ) -> Result<bool> {
+        let labels = &mut self.get(name)?.container.spec.labels;
+        let before = match value.clone() {
+            Some(value) => labels.insert(label.to_owned(), value),
+            None => labels.remove(label),
+        };
+        self.tell(name);
+        Ok(before != value)
     }
 
     /// Starts it; whether it was not running.

@@ -213,6 +213,24 @@ impl Runtime for MemoryRuntime {
         Ok(Exec::new(input, output))
     }
 
+    async fn set_label(
+        &self,
+        name: &ContainerName,
+        label: &str,
+        value: Option<String>,
+    ) -> Result<()> {
+        if !self.capabilities.relabel {
+            return Err(Error::unsupported(BACKEND, "change labels"));
+        }
+        let _busy = self.seat.busy();
+        tokio::task::yield_now().await;
+        self.act("set a label", |state, host| {
+            let changed = state.hosts[host].engine.set_label(name, label, value)?;
+            state.activity += u64::from(changed);
+            Ok(())
+        })
+    }
+
     async fn bridge_address(&self) -> Result<Option<Ipv4Addr>> {
         self.act("find the bridge", |_, _| Ok(None))
     }

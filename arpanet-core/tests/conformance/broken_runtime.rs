@@ -29,6 +29,7 @@ pub(crate) enum Breach {
     FollowsNothing,
     RunsCommandsInTheDead,
     ForgetsTheEnvironment,
+    ForgetsLabels,
 }
 
 impl Breach {
@@ -55,6 +56,7 @@ impl Breach {
             "only_running_containers_run_commands",
         ),
         (Self::ForgetsTheEnvironment, "the_environment_is_passed_on"),
+        (Self::ForgetsLabels, "labels_can_be_changed"),
     ];
 }
 
@@ -193,6 +195,18 @@ impl Runtime for Broken {
             }
             answer => answer,
         }
+    }
+
+    async fn set_label(
+        &self,
+        name: &ContainerName,
+        label: &str,
+        value: Option<String>,
+    ) -> Result<()> {
+        if self.is(Breach::ForgetsLabels) {
+            return self.inner.inspect(name).await.map(drop);
+        }
+        self.inner.set_label(name, label, value).await
     }
 
     async fn bridge_address(&self) -> Result<Option<Ipv4Addr>> {

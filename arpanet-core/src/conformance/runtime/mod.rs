@@ -1,6 +1,7 @@
 //! The suite for [`Runtime`].
 
 mod execs;
+mod labels;
 mod life;
 mod logs;
 mod watching;
@@ -111,6 +112,7 @@ const NAMES: [&str; 3] = ["conformance-a", "conformance-b", "conformance-c"];
 fn suite() -> Vec<Check<Rig>> {
     let parts = [
         life::checks(),
+        labels::checks(),
         watching::checks(),
         logs::checks(),
         execs::checks(),

@@ -125,6 +125,14 @@ pub(crate) enum Command {
     Exec(commands::exec::ExecArgs),
     /// Stop a container and remove it
     Rm(commands::rm::RmArgs),
+    /// Give a running container a further address
+    Attach(commands::attach::AttachArgs),
+    /// Take an address away from a running container
+    Detach(commands::detach::DetachArgs),
+    /// Answer at this node's address in a plane again
+    Expose(commands::expose::ExposeArgs),
+    /// Refuse everybody at this node's address in a plane, until it is exposed again
+    Hide(commands::hide::HideArgs),
     /// Remove a dead node from the cluster for good
     Forget(commands::forget::ForgetArgs),
     /// Print the addresses of a node

@@ -50,6 +50,16 @@ impl Paths {
         self.state.join("ledger.jsonl")
     }
 
+    /// Instances that were registered by hand.
+    pub(crate) fn registrations(&self) -> PathBuf {
+        self.state.join("registrations.json")
+    }
+
+    /// Planes that were hidden by hand.
+    pub(crate) fn hidden(&self) -> PathBuf {
+        self.state.join("hidden.json")
+    }
+
     /// Where the router's namespace is pinned.
     pub(crate) fn router(&self) -> PathBuf {
         self.run.join("router")

@@ -5,11 +5,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use arpanet_core::cluster::Network;
-use arpanet_core::discovery::{Instance, ServiceSummary};
-use arpanet_core::runtime::{Container, ContainerSpec};
-use arpanet_core::{
-    AppNet, Cluster, ContainerName, Error, ErrorKind, InstanceId, NodeAddr, ServiceName, Tag,
-};
+use arpanet_core::discovery::ServiceSummary;
+use arpanet_core::runtime::{Container, ContainerSpec, NetRequest};
+use arpanet_core::{AppNet, Cluster, ContainerName, Error, ErrorKind, NodeAddr, ServiceName};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -18,6 +16,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::by_hand::{self, ByHand};
 use super::dns::Dns;
 use super::status::{self, Node, Service, Status};
 use super::streams;
@@ -40,6 +39,7 @@ pub(crate) enum Ending {
 pub(crate) struct Context {
     pub(crate) cluster: Cluster,
     pub(crate) dns: Arc<Dns>,
+    pub(crate) by_hand: Arc<ByHand>,
     pub(crate) endings: mpsc::Sender<Ending>,
 }
 
@@ -71,7 +71,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-type Answer<T> = Result<Json<T>, ApiError>;
+pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 /// All routes.
 pub(crate) fn router(context: Context) -> Router {
@@ -83,12 +83,21 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/services", get(read_services))
         .route("/v1/summary", get(read_summary))
         .route("/v1/resolve", get(resolve))
-        .route("/v1/instances", post(register))
-        .route("/v1/instances/{id}", delete(deregister))
+        .route("/v1/instances", post(by_hand::register))
+        .route("/v1/instances/{id}", delete(by_hand::deregister))
         .route("/v1/networks", get(read_networks).post(create_network))
         .route("/v1/networks/{name}", delete(remove_network))
         .route("/v1/containers", get(read_containers).post(run))
         .route("/v1/containers/{name}", delete(remove))
+        .route(
+            "/v1/planes/{plane}",
+            post(by_hand::expose).delete(by_hand::hide),
+        )
+        .route("/v1/containers/{name}/addresses", post(by_hand::attach))
+        .route(
+            "/v1/containers/{name}/addresses/{ip}",
+            delete(by_hand::detach),
+        )
         .route("/v1/containers/{name}/stop", post(stop_container))
         .route("/v1/containers/{name}/logs", get(streams::logs))
         .route("/v1/containers/{name}/exec", post(streams::exec))
@@ -145,39 +154,6 @@ async fn resolve(
     Ok(Json(context.dns.resolve(&query.name)?))
 }
 
-/// An instance that the user registers by hand.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Registration {
-    pub(crate) service: ServiceName,
-    pub(crate) ip: Option<Ipv4Addr>,
-    pub(crate) port: u16,
-    pub(crate) id: Option<InstanceId>,
-    #[serde(default)]
-    pub(crate) tags: Vec<Tag>,
-}
-
-async fn register(
-    State(context): State<Context>,
-    Json(wanted): Json<Registration>,
-) -> Answer<InstanceId> {
-    let me = context.cluster.me();
-    let ip = wanted.ip.unwrap_or_else(|| me.overlay());
-    let id = match wanted.id {
-        Some(id) => id,
-        None => format!("{me}:{}:{ip}:{}", wanted.service, wanted.port).parse()?,
-    };
-    let instance =
-        Instance::new(id.clone(), wanted.service, ip, wanted.port, me).tagged(wanted.tags);
-    context.cluster.discovery().register(instance).await?;
-    Ok(Json(id))
-}
-
-async fn deregister(State(context): State<Context>, Path(id): Path<InstanceId>) -> Answer<()> {
-    context.cluster.discovery().deregister(&id).await?;
-    Ok(Json(()))
-}
-
 async fn read_networks(State(context): State<Context>) -> Answer<Vec<Network>> {
     Ok(Json(context.cluster.networks()))
 }
@@ -213,6 +189,11 @@ async fn remove_network(
 async fn read_containers(State(context): State<Context>) -> Answer<Vec<Container>> {
     let mut containers = context.cluster.runtime()?.list().await?;
     for container in &mut containers {
+        // As they are now, whatever was attached and detached since.
+        container.spec.nets = Cluster::addresses(container)
+            .into_iter()
+            .map(NetRequest::Addr)
+            .collect();
         // Values of the environment don't leave the agent.
         container.spec.env.0 = std::mem::take(&mut container.spec.env.0)
             .into_keys()

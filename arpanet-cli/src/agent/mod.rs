@@ -1,8 +1,10 @@
 //! The agent: the process that is this host's node.
 
 pub(crate) mod api;
+pub(crate) mod by_hand;
 mod dns;
 pub(crate) mod frames;
+mod kept;
 pub(crate) mod launch;
 pub(crate) mod lock;
 mod log;
@@ -217,6 +219,10 @@ async fn come_up(
         } => cluster.join(&password, role, seed, replace).await?,
         Plan::Resume(kept) => cluster.resume(kept.membership).await?,
     }
+    if let Err(error) = stack.by_hand.restore(cluster).await {
+        // The node itself is well: it stays up, and says what it lacks.
+        tracing::error!(%error, "not all that was changed by hand is as it was before");
+    }
     Ok((stack, listener))
 }
 
@@ -233,6 +239,7 @@ async fn attend(
     let api = api::router(api::Context {
         cluster: cluster.clone(),
         dns: stack.dns,
+        by_hand: stack.by_hand,
         endings,
     });
     let server = tokio::spawn(async move { axum::serve(listener, api).await });

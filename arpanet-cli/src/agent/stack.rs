@@ -11,6 +11,7 @@ use arpanet_netlink::{Ledger, Namespace};
 use arpanet_process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 
+use super::by_hand::ByHand;
 use super::dns::Dns;
 use super::order::Me;
 use super::state::{self, Settings, StateFiles};
@@ -25,6 +26,7 @@ const LISTENING: Duration = Duration::from_millis(550);
 pub(super) struct Stack {
     pub(super) cluster: Cluster,
     pub(super) dns: Arc<Dns>,
+    pub(super) by_hand: Arc<ByHand>,
 }
 
 impl Stack {
@@ -40,6 +42,7 @@ impl Stack {
         verifier: Option<Verifier>,
     ) -> Result<Self> {
         let paths = &context.paths;
+        let by_hand = Arc::new(ByHand::open(paths)?);
         let identity = state::identity(paths)?;
         let overlay = WireGuardConfig::new(paths.ledger())
             .pin(paths.router())
@@ -96,6 +99,7 @@ impl Stack {
         Ok(Self {
             cluster: cluster.build()?,
             dns,
+            by_hand,
         })
     }
 }

@@ -1,14 +1,18 @@
 //! One file a command.
 
 pub(crate) mod addr;
+pub(crate) mod attach;
 pub(crate) mod boot;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deregister;
+pub(crate) mod detach;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod expose;
 pub(crate) mod forget;
 pub(crate) mod hello;
+pub(crate) mod hide;
 pub(crate) mod join;
 pub(crate) mod lab;
 pub(crate) mod logs;

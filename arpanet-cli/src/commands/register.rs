@@ -6,7 +6,7 @@ use arpanet_core::{InstanceId, Result, ServiceName, Tag};
 use clap::Args;
 
 use super::Context;
-use crate::agent::api::Registration;
+use crate::agent::by_hand::Registration;
 
 #[derive(Debug, Args)]
 pub(crate) struct RegisterArgs {

@@ -41,7 +41,7 @@ pub(crate) struct RunArgs {
     command: Vec<String>,
 }
 
-fn net_request(text: &str) -> Result<NetRequest> {
+pub(super) fn net_request(text: &str) -> Result<NetRequest> {
     // A network's own address names the network, any other an address of it.
     match text.parse() {
         Ok(net) => Ok(NetRequest::Net(net)),

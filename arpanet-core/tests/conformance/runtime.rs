@@ -77,7 +77,10 @@ async fn memory_keeps_all_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_backend_can_not_do_is_skipped_and_told() {
-    let less = RuntimeCapabilities::all().without_images().without_exec();
+    let less = RuntimeCapabilities::all()
+        .without_images()
+        .without_exec()
+        .without_relabel();
     let report = report(less, None).await;
     report.assert_kept();
     let skipped: Vec<&str> = report.skipped().map(|check| check.name()).collect();

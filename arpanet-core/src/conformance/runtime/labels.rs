@@ -16,14 +16,6 @@ pub(super) fn checks() -> Vec<Check<Rig>> {
             "Containers outlive the process that made them;",
             |rig| needs_relabel(rig).or_else(|| needs_crashes(rig))
         ),
-        check!(
-            labels_stay_as_they_are_without_the_capability,
-            "Unsupported without relabel.",
-            |rig| {
-                let able = rig.runtime().capabilities().relabel;
-                able.then_some("the backend changes labels")
-            }
-        ),
     ]
 }
 
@@ -79,14 +71,4 @@ async fn a_changed_label_outlives_the_process(rig: &Rig) -> Verdict {
         Ok(())
     })
     .await
-}
-
-async fn labels_stay_as_they_are_without_the_capability(rig: &Rig) -> Verdict {
-    let container = started(rig, 0, Program::Wait).await?;
-    let answer = rig
-        .runtime()
-        .set_label(&container.name, "team", Some("two".into()))
-        .await;
-    refused("set_label", answer, &[ErrorKind::Unsupported])?;
-    Ok(())
 }

@@ -378,6 +378,10 @@ async fn what_it_can_not_do_answers_unsupported(rig: &Rig) -> Verdict {
     if !runtime.capabilities().images {
         refused("pull", runtime.pull("nginx:1").await, &unsupported)?;
     }
+    if !runtime.capabilities().relabel {
+        let answer = runtime.set_label(&name(0)?, "team", None).await;
+        refused("set_label", answer, &unsupported)?;
+    }
     if !runtime.capabilities().exec {
         let container = started(rig, 0, Program::Wait).await?;
         let command = crate::runtime::ExecSpec::new(rig.command(Program::Exit(0)));

@@ -1,0 +1,86 @@
+//! Commands that change a running node by hand, and what is left of that after its agent was killed.
+
+use std::time::Duration;
+
+use crate::site::{Outcome, Site, until};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Kills the agent of a host where it stands, and brings the node back.
+fn restart(site: &Site, host: &str) {
+    let pid = site.run(host, "cat /run/arpanet2/agent.lock").out;
+    assert_eq!(site.run(host, &format!("kill -9 {pid}")).code, Some(0));
+    site.ok(host, "start");
+}
+
+#[tokio::test]
+async fn what_is_changed_by_hand_outlives_the_agent() {
+    let Some(site) = Site::up(2).await else {
+        return;
+    };
+    site.cluster();
+    site.ok(
+        "node1",
+        "run --net 10.3.0.0/16 --service web --port 80 --name w1 -- busybox httpd -f -p 80 -h /etc",
+    );
+    site.ok("node2", "run --net 10.1.0.0/16 --name c1 -- sleep 600");
+    let resolve = |name: &str| site.arpanet2("node1", &format!("resolve {name}")).out;
+    let web = resolve("web");
+
+    // A further network, while it runs.
+    let reach = || site.arpanet2("node2", &format!("exec c1 -- ping -c1 -W1 {web}"));
+    let refused = reach();
+    assert!(refused.out.contains("Packet filtered"), "{refused:?}");
+    let given = site.ok("node2", "attach c1 10.3.0.0/16");
+    assert!(
+        given.starts_with("10.3.") && given.ends_with("/16"),
+        "{given}"
+    );
+    assert_eq!(site.ok("node2", "attach c1 10.3.0.0/16"), given);
+    let fetch = || {
+        site.arpanet2(
+            "node2",
+            "exec c1 -- busybox wget -T2 -qO- http://web.service.consul/hostname",
+        )
+    };
+    let fetched = |outcome: &Outcome| outcome.out == "w1";
+    until("it reaches the other network", LIMIT, fetch, fetched);
+    assert!(site.ok("node2", "ps").contains(&given));
+    let taken = site.arpanet2("node2", &format!("attach c1 {web}/16"));
+    assert_eq!(taken.code, Some(1), "{taken:?}");
+    assert!(taken.err.contains("w1 on node 0.1"), "{taken:?}");
+
+    // A plane that answers nobody, and two instances, one for good.
+    let plane = || site.run("node1", "ping -c1 -W1 10.254.0.2").code;
+    let (answers, silent) = (
+        |code: &Option<i32>| *code == Some(0),
+        |code: &Option<i32>| *code == Some(1),
+    );
+    until("the docker plane answers", LIMIT, plane, answers);
+    site.ok("node2", "hide docker");
+    until("it is hidden", LIMIT, plane, silent);
+    site.ok("node2", "expose docker");
+    until("it answers again", LIMIT, plane, answers);
+    site.ok("node2", "hide docker");
+    site.ok("node2", "register api --port 80");
+    let id = site.ok("node2", "register gone --port 81");
+    site.ok("node2", &format!("deregister {id}"));
+    let mode = site.run("node2", "stat -c %a /var/lib/arpanet2/registrations.json");
+    assert_eq!(mode.out, "600");
+
+    restart(&site, "node2");
+    let api = |ip: &String| ip == "10.255.0.2";
+    until("the instance is back", LIMIT, || resolve("api"), api);
+    assert_eq!(resolve("gone"), "");
+    until("the network is still there", LIMIT, fetch, fetched);
+    assert!(site.ok("node2", "ps").contains(&given));
+    until("the plane is still hidden", LIMIT, plane, silent);
+
+    let ip = given.trim_end_matches("/16");
+    site.ok("node2", &format!("detach c1 {ip}"));
+    let lost = |outcome: &Outcome| outcome.code == Some(1);
+    until("the network is gone", LIMIT, reach, lost);
+    let again = site.arpanet2("node2", &format!("detach c1 {ip}"));
+    assert!(again.err.contains("does not have"), "{again:?}");
+    site.ok("node2", "reset");
+}

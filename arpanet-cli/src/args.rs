@@ -87,6 +87,8 @@ pub(crate) struct JoinArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Prepare this host: check it, write its settings, and install the unit where systemd runs
+    Setup(commands::setup::SetupArgs),
     /// Found a cluster with this host as its first node
     Boot(commands::boot::BootArgs),
     /// Join a cluster, and admit others

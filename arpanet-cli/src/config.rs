@@ -8,7 +8,37 @@ use serde::Deserialize;
 use crate::args::Global;
 use crate::paths::Paths;
 
-const DEFAULT_FILE: &str = "/etc/arpanet2/config.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/arpanet2/config.toml";
+
+/// The file as `setup` writes it: nothing but comments, each of which can become a setting.
+pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the embedded stack (WireGuard, gossip, DNS, processes as containers).
+# Flags and environment go over this file. Every setting may be left out.
+
+# What survives a reboot, and what does not.
+#state_dir = "/var/lib/arpanet2"
+#run_dir = "/run/arpanet2"
+
+# The node's name; the host's unless set.
+#name = "node1"
+
+# IP[:PORT] where others reach this node, where its own address is not what they see.
+#advertise = "192.0.2.7:51820"
+
+# The port of the join (tcp) and of the tunnel (udp).
+#port = 51820
+
+# The domain of all names.
+#domain = "consul"
+
+# DNS servers for all other names; the host's own unless set.
+#upstreams = ["192.0.2.53:53"]
+
+# Application networks that nothing else on this host may use.
+#networks = ["10.1.0.0/16"]
+
+# Let every user of this host reach the docker plane, not only root.
+#open_docker_plane = false
+"#;
 
 /// `config.toml`. Everything may be left out.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -64,6 +64,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
 
 async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
     match command {
+        Command::Setup(args) => return commands::setup::run(context, &args).await,
         Command::Stop => commands::stop::run(context).await,
         Command::Reset => commands::reset::run(context).await,
         Command::Status => commands::status::run(context).await,

@@ -3,20 +3,24 @@
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use arpanet_core::{Error, ErrorKind, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
 use super::lock;
 use super::order::{Order, Report};
 use super::traces::Traces;
-use crate::args::Global;
+use super::unit;
+use crate::commands::Context;
 use crate::output::Progress;
-use crate::paths::Paths;
 
 /// Starts an agent in the background and returns when its node can be used, or with why it can't.
-pub(crate) fn detached(paths: &Paths, global: &Global, order: &Order, what: &str) -> Result<()> {
+pub(crate) fn detached(context: &Context, order: &Order, what: &str) -> Result<()> {
+    let (paths, global) = (&context.paths, &context.global);
     let traces = Traces::of_launch(paths);
     // Told at once and in this process; the agent takes the lock itself.
     drop(lock::acquire(paths)?);
@@ -66,6 +70,7 @@ pub(crate) fn detached(paths: &Paths, global: &Global, order: &Order, what: &str
     }
     progress.end();
     match serde_json::from_str(&report) {
+        Ok(Report::Ready) if unit::is_in_use(context, Path::new("/")) => hand_over(agent),
         Ok(Report::Ready) => Ok(()),
         Ok(Report::Failed(failure)) => {
             // It holds the lock until its end, and has told all that its log says.
@@ -88,4 +93,16 @@ pub(crate) fn detached(paths: &Paths, global: &Global, order: &Order, what: &str
             })
         }
     }
+}
+
+/// Ends an agent that has brought its node up without a word, and has systemd bring it back: from then on it is the unit's.
+fn hand_over(mut agent: Child) -> Result<()> {
+    let ended = i32::try_from(agent.id())
+        .map_err(std::io::Error::other)
+        .and_then(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(std::io::Error::from))
+        .and_then(|()| agent.wait());
+    ended.map_err(|source| {
+        Error::new(ErrorKind::Internal, "the agent can't be handed to systemd").with_source(source)
+    })?;
+    unit::systemctl(&["start", unit::UNIT])
 }

@@ -15,6 +15,7 @@ pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod streams;
 mod traces;
+pub(crate) mod unit;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -42,17 +43,24 @@ use crate::host;
 pub(crate) fn main(context: &Context) -> Result<()> {
     // Away from the terminal of whoever started it. Fails only where it leads a session already.
     let _ = nix::unistd::setsid();
-    let log = log::BoundedLog::new(context.paths.log());
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("ARPANET2_LOG")
                 .unwrap_or_else(|_| "info".into()),
         )
         .with_ansi(false)
         // They would go to standard error, which is the same file on the same full disk, and end the agent.
-        .log_internal_errors(false)
-        .with_writer(move || log.clone())
-        .init();
+        .log_internal_errors(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        // A unit of systemd's: the journal bounds its size, and tells the time.
+        subscriber
+            .without_time()
+            .with_writer(std::io::stderr)
+            .init();
+    } else {
+        let log = log::BoundedLog::new(context.paths.log());
+        subscriber.with_writer(move || log.clone()).init();
+    }
     let mut text = Zeroizing::new(String::new());
     std::io::stdin()
         .read_to_string(&mut text)
@@ -244,8 +252,10 @@ async fn attend(
     });
     let server = tokio::spawn(async move { axum::serve(listener, api).await });
     tracing::info!(node = %me.node, "ready");
+    notify(&[sd_notify::NotifyState::Ready]);
     tell(Report::Ready);
     let ending = wait_for_end(&mut asked).await?;
+    notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!(?ending, "ending");
     let ended = match ending {
         Ending::Silent => cluster.stop().await,
@@ -255,6 +265,13 @@ async fn attend(
     server.abort();
     let _ = std::fs::remove_file(context.paths.socket());
     ended
+}
+
+/// Tells systemd, where it is what started the agent.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd can't be told how the agent is");
+    }
 }
 
 /// The agent's socket, for root alone.

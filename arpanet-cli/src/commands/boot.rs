@@ -47,7 +47,7 @@ pub(crate) fn run(context: &Context, args: BootArgs) -> Result<()> {
 pub(super) fn come_up(context: &Context, order: Order, foreground: bool, what: &str) -> Result<()> {
     require_root("bring a node up")?;
     if !foreground {
-        return launch::detached(&context.paths, &context.global, &order, what);
+        return launch::detached(context, &order, what);
     }
     agent::run(context, order, |report| {
         if let Report::Ready = report {

@@ -19,7 +19,7 @@ const ROOM: usize = 64 << 10;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     check: &'static str,
     ok: bool,
     message: String,
@@ -28,6 +28,10 @@ struct Finding {
 }
 
 impl Finding {
+    pub(super) const fn is_ok(&self) -> bool {
+        self.ok
+    }
+
     fn good(check: &'static str, message: impl Into<String>) -> Self {
         Self {
             check,
@@ -47,8 +51,8 @@ impl Finding {
     }
 }
 
-/// Fails when anything is in the way of a node.
-pub(crate) async fn run(context: &Context) -> Result<ExitCode> {
+/// Looks at everything.
+pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
     let running = context.agent()?.is_running().await;
     let mut findings = vec![root(), tun()];
     findings.extend(clashes(context).await?);
@@ -61,17 +65,28 @@ pub(crate) async fn run(context: &Context) -> Result<ExitCode> {
         true => Finding::good("agent", "the agent is running"),
         false => Finding::good("agent", "no agent is running"),
     });
-    context.printer.result(&findings, |findings| {
-        let lines = findings.iter().map(|finding| {
-            let mark = if finding.ok { "ok  " } else { "FAIL" };
-            let hint = finding
-                .hint
-                .as_ref()
-                .map_or_else(String::new, |hint| format!("\n     hint: {hint}"));
-            format!("{mark} {}: {}{hint}", finding.check, finding.message)
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    })?;
+    Ok(findings)
+}
+
+/// One line each, and one for a hint.
+pub(super) fn render(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|finding| {
+        let mark = if finding.ok { "ok  " } else { "FAIL" };
+        let hint = finding
+            .hint
+            .as_ref()
+            .map_or_else(String::new, |hint| format!("\n     hint: {hint}"));
+        format!("{mark} {}: {}{hint}", finding.check, finding.message)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Fails when anything is in the way of a node.
+pub(crate) async fn run(context: &Context) -> Result<ExitCode> {
+    let findings = findings(context).await?;
+    context
+        .printer
+        .result(&findings, |findings| render(findings))?;
     Ok(if findings.iter().all(|finding| finding.ok) {
         ExitCode::SUCCESS
     } else {

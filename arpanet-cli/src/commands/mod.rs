@@ -26,6 +26,7 @@ pub(crate) mod resolve;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod services;
+pub(crate) mod setup;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{Outcome, Site, until};
+use crate::site::{BINARY, Outcome, Site, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -40,7 +40,7 @@ async fn what_is_changed_by_hand_outlives_the_agent() {
     let fetch = || {
         site.arpanet2(
             "node2",
-            "exec c1 -- busybox wget -T2 -qO- http://web.service.consul/hostname",
+            "exec c1 -- busybox wget -qO- http://web.service.consul/hostname",
         )
     };
     let fetched = |outcome: &Outcome| outcome.out == "w1";
@@ -83,4 +83,61 @@ async fn what_is_changed_by_hand_outlives_the_agent() {
     let again = site.arpanet2("node2", &format!("detach c1 {ip}"));
     assert!(again.err.contains("does not have"), "{again:?}");
     site.ok("node2", "reset");
+}
+
+#[tokio::test]
+async fn setup_says_what_it_would_change_and_does_it_once() {
+    let Some(site) = Site::up(1).await else {
+        return;
+    };
+    let file = "/etc/arpanet2/config.toml";
+    let said = site.ok("node1", "setup --dry-run");
+    assert!(said.contains(&format!("would write {file}")), "{said}");
+    let there = site.run("node1", &format!("test -e {file}"));
+    assert_eq!(there.code, Some(1), "a dry run has written {file}");
+    let said = site.ok("node1", "setup");
+    assert!(said.contains(&format!("write {file}")), "{said}");
+    let before = site.run("node1", &format!("cat {file}")).out;
+    let said = site.ok("node1", "setup");
+    assert!(said.contains("nothing to change"), "{said}");
+    assert_eq!(site.run("node1", &format!("cat {file}")).out, before);
+
+    site.ok("node1", "boot 0.1 Apples");
+    site.ok("node1", "stop");
+    let started = site.arpanet2("node1", "start");
+    assert_eq!(started.err, "the node is up", "{started:?}");
+
+    let killed = site.lab.exec("node1", &["sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.unwrap().code(), Some(128 + 9));
+}
+
+#[test]
+fn completions_and_manual_know_every_command() {
+    let told = |arguments: &[&str]| {
+        let output = std::process::Command::new(BINARY).args(arguments).output();
+        Outcome::from(output.unwrap()).out
+    };
+    let help = told(&["--help"]);
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .map_while(|line| line.strip_prefix("  "))
+        // The rest of a long line is no command.
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.len() > 30, "{commands:?}");
+    let folder = tempfile::tempdir().unwrap();
+    told(&["man", "--out", folder.path().to_str().unwrap()]);
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = told(&["completions", shell]);
+        for command in &commands {
+            assert!(completions.contains(command), "{shell} lacks {command}");
+        }
+    }
+    for command in commands {
+        let page = folder.path().join(format!("arpanet2-{command}.1"));
+        assert!(page.exists(), "{command} has no page");
+    }
 }

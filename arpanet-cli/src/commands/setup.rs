@@ -1,0 +1,211 @@
+//! `arpanet2 setup`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use arpanet_core::{Error, ErrorKind, Result};
+use clap::Args;
+use serde::Serialize;
+
+use super::Context;
+use super::doctor::{self, Finding};
+use crate::agent::unit;
+use crate::config::{DEFAULT_FILE, TEMPLATE};
+
+#[derive(Debug, Args)]
+pub(crate) struct SetupArgs {
+    /// Only say what would be changed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A file that is written.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Change {
+    path: PathBuf,
+    what: &'static str,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Setup {
+    checks: Vec<Finding>,
+    changes: Vec<Change>,
+    done: bool,
+}
+
+/// Fails, and changes nothing, when anything is in the way of a node.
+pub(crate) async fn run(context: &Context, args: &SetupArgs) -> Result<ExitCode> {
+    let root = Path::new("/");
+    let checks = doctor::findings(context).await?;
+    let well = checks.iter().all(Finding::is_ok);
+    let changes = plan(context, root)?;
+    let done = well && !args.dry_run;
+    let setup = Setup {
+        checks,
+        changes,
+        done,
+    };
+    // Said before it is done.
+    context.printer.result(&setup, render)?;
+    if !well {
+        return Ok(ExitCode::FAILURE);
+    }
+    if done {
+        for change in &setup.changes {
+            write(change)?;
+        }
+        let unit = unit::place(root);
+        if setup.changes.iter().any(|change| change.path == unit) {
+            unit::systemctl(&["daemon-reload"])?;
+            unit::systemctl(&["enable", unit::UNIT])?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is missing on the machine whose files stand under `root`.
+fn plan(context: &Context, root: &Path) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let config = match &context.global.config {
+        Some(config) => config.clone(),
+        None => root.join(DEFAULT_FILE.trim_start_matches('/')),
+    };
+    if !config.exists() {
+        changes.push(Change {
+            path: config,
+            what: "the settings, with what is so unless they say otherwise",
+            text: TEMPLATE.to_owned(),
+        });
+    }
+    if unit::systemd_runs(root) {
+        let program = std::env::current_exe().map_err(|source| {
+            Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
+        })?;
+        let (path, text) = (unit::place(root), unit::text(context, &program));
+        if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+            changes.push(Change {
+                path,
+                what: "the unit that brings the node back, and systemctl enable for it",
+                text,
+            });
+        }
+    }
+    Ok(changes)
+}
+
+/// Written whole or not at all.
+fn write(change: &Change) -> Result<()> {
+    let folder = change.path.parent().unwrap_or_else(|| Path::new("/"));
+    let attempt = || -> std::io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder)?;
+        file.write_all(change.text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&change.path)?;
+        Ok(())
+    };
+    attempt().map_err(|source| {
+        let kind = match source.kind() {
+            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
+            _ => ErrorKind::Internal,
+        };
+        Error::new(kind, format!("{} can't be written", change.path.display())).with_source(source)
+    })
+}
+
+fn render(setup: &Setup) -> String {
+    let mut lines = vec![doctor::render(&setup.checks)];
+    let verb = if setup.done { "write" } else { "would write" };
+    for change in &setup.changes {
+        lines.push(format!("{verb} {}: {}", change.path.display(), change.what));
+    }
+    if setup.changes.is_empty() {
+        lines.push("nothing to change".to_owned());
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Cli;
+    use crate::config::Config;
+
+    fn context(line: &[&str]) -> Context {
+        let cli = Cli::try_parse_from([&["arpanet2"], line, &["setup"]].concat()).unwrap();
+        let config = Config::default();
+        Context {
+            paths: config.paths(&cli.global),
+            printer: crate::output::Printer::new(false),
+            global: cli.global,
+            config,
+        }
+    }
+
+    #[test]
+    fn a_second_setup_finds_nothing_to_do() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+        let context = context(&["--state-dir", "/srv/my state"]);
+        let changes = plan(&context, root.path()).unwrap();
+        let paths: Vec<_> = changes.iter().map(|change| change.path.clone()).collect();
+        let unit = unit::place(root.path());
+        assert_eq!(paths, [root.path().join("etc/arpanet2/config.toml"), unit]);
+        assert!(!unit::is_in_use(&context, root.path()));
+        for change in &changes {
+            write(change).unwrap();
+        }
+        assert_eq!(plan(&context, root.path()).unwrap(), []);
+        assert!(unit::is_in_use(&context, root.path()));
+        // One of another version, or changed by hand, is brought up to date.
+        std::fs::write(unit::place(root.path()), "[Unit]\n").unwrap();
+        assert!(!unit::is_in_use(&context, root.path()));
+        assert_eq!(plan(&context, root.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn without_systemd_there_is_no_unit() {
+        let root = tempfile::tempdir().unwrap();
+        let changes = plan(&context(&[]), root.path()).unwrap();
+        assert_eq!(changes.len(), 1);
+        assert!(changes[0].path.ends_with("config.toml"));
+    }
+
+    #[test]
+    fn the_unit_ends_the_agent_alone_and_only_resumes() {
+        let text = unit::text(&context(&[]), Path::new("/usr/bin/arpanet2"));
+        let lines: Vec<&str> = text.lines().collect();
+        for line in [
+            "Type=notify",
+            "KillMode=process",
+            "Restart=on-failure",
+            "ConditionPathExists=/var/lib/arpanet2/node.json",
+            "ExecStart=/usr/bin/arpanet2 agent --state-dir /var/lib/arpanet2 --run-dir /run/arpanet2",
+            "WantedBy=multi-user.target",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_settings_that_are_written_are_the_defaults() {
+        let written: Config = toml::from_str(TEMPLATE).unwrap();
+        assert_eq!(format!("{written:?}"), format!("{:?}", Config::default()));
+        // And each line that is a comment for now is one that can be read.
+        let all: String = TEMPLATE
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| !line.starts_with(' '))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        toml::from_str::<Config>(&all).unwrap();
+    }
+}

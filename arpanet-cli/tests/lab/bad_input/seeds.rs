@@ -174,6 +174,12 @@ async fn a_host_that_lost_its_state_does_not_found_a_second_cluster_beside_its_o
             "--replace",
         ],
     );
+    crate::site::until(
+        "its death is noticed",
+        Duration::from_secs(10),
+        || site.status("node1")["nodes"][1]["state"].clone(),
+        |state| state == "down",
+    );
     refused(
         &site,
         "node2",

@@ -113,10 +113,6 @@ impl WireGuardOverlay {
         }
     }
 
-    fn bind(&self) -> Result<UdpSocket> {
-        preflight::bind(&self.host, self.config.port)
-    }
-
     /// The MTU inside the tunnel, in bytes.
     async fn mtu(&self, host: &Netlink, membership: &Membership) -> Result<u16> {
         let underlay = match self.config.underlay_mtu {
@@ -135,7 +131,7 @@ impl WireGuardOverlay {
         let node = membership.me.node;
         let host = self.host.handle()?;
         // Before anything is changed: it is what fails most.
-        let socket = self.bind()?;
+        let socket = preflight::bind(&self.host, self.config.port)?;
         let mtu = self.mtu(&host, membership).await?;
         let ledger = self.ledger().await?;
         let mark = ledger.mark().await;

@@ -81,14 +81,15 @@ impl State {
             .collect()
     }
 
+    /// What peers hold.
+    fn held(&self) -> BTreeSet<Ipv4Addr> {
+        let holds = self.holds.values().flatten();
+        holds.map(|addr| addr.ip()).collect()
+    }
+
     fn wide_routes(&self, node: NodeAddr) -> Vec<Route> {
         let own: BTreeSet<Ipv4Addr> = self.application().map(|addr| addr.ip()).collect();
-        let theirs: BTreeSet<Ipv4Addr> = self
-            .holds
-            .values()
-            .flatten()
-            .map(|addr| addr.ip())
-            .collect();
+        let theirs = self.held();
         self.wide()
             .into_iter()
             .filter_map(|ip| {
@@ -114,27 +115,8 @@ impl Router {
     /// Makes the router and the host's way to it, or mends what an earlier process made.
     ///
     /// # Errors
-    /// Those of the kernel and of the ledger; what this call made is undone then.
+    /// Those of the kernel and of the ledger, in which what was made until then stands: the caller rolls it back.
     pub(crate) async fn launch(
-        config: &RouterConfig,
-        host: Netlink,
-        ledger: Arc<Ledger>,
-        node: NodeAddr,
-        mtu: u16,
-    ) -> Result<Self> {
-        let mark = ledger.mark().await;
-        match Self::assemble(config, host, Arc::clone(&ledger), node, mtu).await {
-            Ok(router) => Ok(router),
-            Err(error) => {
-                if let Err(failure) = ledger.roll_back(mark).await {
-                    tracing::error!(error = %failure, "the host could not be restored");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn assemble(
         config: &RouterConfig,
         host: Netlink,
         ledger: Arc<Ledger>,
@@ -276,12 +258,11 @@ impl Router {
         state: &State,
         addresses: impl Iterator<Item = &Ipv4Addr>,
     ) -> Result<()> {
-        let held: BTreeSet<Ipv4Addr> = state
-            .holds
-            .values()
-            .flatten()
-            .map(|addr| addr.ip())
-            .collect();
+        let mut addresses = addresses.peekable();
+        if addresses.peek().is_none() {
+            return Ok(());
+        }
+        let held = state.held();
         let gone: Vec<Route> = addresses
             .filter(|ip| !held.contains(ip))
             .map(|ip| plan::by_tunnel(self.node, *ip))

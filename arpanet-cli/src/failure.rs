@@ -20,6 +20,13 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
 }
 
+/// What another run of this program said of its failure on standard error.
+pub(crate) fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let text = text.trim_end();
+    text.strip_prefix("error: ").unwrap_or(text).to_owned()
+}
+
 const KINDS: &[(ErrorKind, &str)] = &[
     (ErrorKind::NotFound, "not-found"),
     (ErrorKind::AlreadyExists, "already-exists"),

@@ -1,7 +1,7 @@
 //! Facts of this host that checks and settings read.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_netlink::{Transport, holder_of_port};
@@ -30,6 +30,16 @@ pub(crate) fn upstreams() -> Vec<SocketAddr> {
         .into_iter()
         .map(|ip| SocketAddr::new(ip, 53))
         .collect()
+}
+
+/// This program, for what it starts again under other names.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] where /proc is not mounted.
+pub(crate) fn program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|source| {
+        Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
+    })
 }
 
 /// Refuses a port that somebody has.

@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod config;
 mod failure;
+mod files;
 mod host;
 mod output;
 mod password;

@@ -90,22 +90,19 @@ pub(crate) fn run(context: &Context, order: Order, tell: impl Fn(Report)) -> Res
         .enable_all()
         .build()
         .map_err(|source| Error::new(ErrorKind::Internal, "no threads").with_source(source))?;
-    let lock = lock::acquire(&context.paths);
-    let outcome = match &lock {
-        Ok(_) => runtime.block_on(serve(context, order, &tell)),
-        Err(_) => Ok(()),
-    };
-    // Kept until nothing of the agent runs any more: others wait for it.
-    let (_lock, outcome) = match lock {
-        Ok(lock) => (Some(lock), outcome),
-        Err(error) => (None, Err(error)),
-    };
+    let mut held = None;
+    let outcome = lock::acquire(&context.paths).and_then(|lock| {
+        held = Some(lock);
+        runtime.block_on(serve(context, order, &tell))
+    });
     if let Err(error) = &outcome {
         tracing::error!(%error, "the agent ends");
         tell(Report::Failed(Failure::from(error)));
     }
     // Nothing that blocks is worth waiting for now.
     runtime.shutdown_background();
+    // To the last: whoever waits for it finds nothing of the agent any more.
+    drop(held);
     outcome
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_core::{Cluster, Error, ErrorKind, Result};
+use arpanet_core::{Cluster, Result};
 use arpanet_dns::DnsConfig;
 use arpanet_gossip::{GossipConfig, GossipDiscovery};
 use arpanet_join::{JoinAdmission, JoinConfig, Verifier};
@@ -74,10 +74,7 @@ impl Stack {
             dns = dns.domain(domain);
         }
         let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
-        let shim = std::env::current_exe().map_err(|source| {
-            Error::new(ErrorKind::Internal, "this program can't be found again").with_source(source)
-        })?;
-        let shim = ShimCommand::new(shim).arg("shim");
+        let shim = ShimCommand::new(host::program()?).arg("shim");
         let runtime = ProcessRuntime::open(ProcessConfig::new(paths.containers(), shim)).await?;
         let mut cluster = Cluster::builder()
             .node(me.node)

@@ -1,7 +1,5 @@
 //! What a node keeps between starts: files that only root reads, replaced whole or not at all.
 
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +10,14 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::files::{self, Modes};
 use crate::paths::Paths;
+
+/// For root alone.
+const PRIVATE: Modes = Modes {
+    file: 0o600,
+    folder: 0o700,
+};
 
 /// What brings a node back without a password.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,30 +63,14 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 /// Writes a state file: whole and durable when it returns, untouched when it fails.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let attempt = || -> std::io::Result<()> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
-        let mut file = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o600))
-            .tempfile_in(folder)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    attempt().map_err(|source| {
-        let kind = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                ErrorKind::Exhausted
-            }
-            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            _ => ErrorKind::Internal,
-        };
-        Error::new(kind, format!("{} can't be written", path.display())).with_source(source)
-    })
+    let bytes = serde_json::to_vec(value).map_err(|source| {
+        Error::new(
+            ErrorKind::Internal,
+            format!("{} can't be written", path.display()),
+        )
+        .with_source(source)
+    })?;
+    files::replace(path, &bytes, PRIVATE)
 }
 
 /// Removes a state file that may be gone already.
@@ -138,6 +127,8 @@ impl MembershipStore for StateFiles {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -12,7 +12,6 @@ impl Traces {
     /// What the agent makes.
     pub(super) fn of_agent(paths: &Paths) -> Self {
         Self::new([
-            paths.socket(),
             paths.identity(),
             paths.gossip(),
             paths.ledger(),

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use super::Context;
 use crate::output::{Printer, Progress, say_result};
+use crate::{failure, host};
 
 /// How long DNS may take to let go of a host, and to have it back.
 const CHANGE: Duration = Duration::from_secs(10);
@@ -34,9 +35,7 @@ struct Shown {
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
     let began = Instant::now();
-    let program = std::env::current_exe().map_err(|source| {
-        Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
-    })?;
+    let program = host::program()?;
     let config = LabConfig::new(folder(), HolderCommand::new(&program, ["holder"]));
     let (told, steps) = channel();
     let shown = show_all(context.printer, &config, program, told, &steps).await;
@@ -343,12 +342,13 @@ impl Show {
             .chain(line.iter().map(OsString::from))
             .collect();
         let output = self.lab.output(host, &command)?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         if output.status.success() {
-            return Ok(text(&output.stdout));
+            let printed = String::from_utf8_lossy(&output.stdout);
+            return Ok(printed.trim_end().to_owned());
         }
-        let said = text(&output.stderr);
-        let said = said.strip_prefix("error: ").unwrap_or(&said);
-        Err(Error::new(ErrorKind::Internal, said.to_owned()))
+        Err(Error::new(
+            ErrorKind::Internal,
+            failure::said(&output.stderr),
+        ))
     }
 }

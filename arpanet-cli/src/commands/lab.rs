@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use super::Context;
 use crate::output::{Progress, table};
 use crate::paths::Paths;
+use crate::{failure, host};
 
 #[derive(Debug, Args)]
 pub(crate) struct LabArgs {
@@ -98,9 +99,7 @@ fn protocol(text: &str) -> Result<Protocol> {
 }
 
 pub(crate) async fn run(context: &Context, args: LabArgs) -> Result<ExitCode> {
-    let program = std::env::current_exe().map_err(|source| {
-        Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
-    })?;
+    let program = host::program()?;
     let config = LabConfig::new(args.dir, HolderCommand::new(program, ["holder"]));
     if let LabCommand::Up { hosts } = args.command {
         let progress = Progress::begin("making the lab");
@@ -159,9 +158,7 @@ pub(crate) async fn run(context: &Context, args: LabArgs) -> Result<ExitCode> {
 
 /// Brings a host's node back, if it had one: what the service manager of a real host does.
 fn bring_back(lab: &Lab, host: &str) -> Result<()> {
-    let program = std::env::current_exe().map_err(|source| {
-        Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
-    })?;
+    let program = host::program()?;
     let node = Paths::default().node();
     if !lab
         .output(host, &["test".as_ref(), "-e".as_ref(), node.as_os_str()])?
@@ -174,13 +171,11 @@ fn bring_back(lab: &Lab, host: &str) -> Result<()> {
     if started.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&started.stderr);
-    let said = said.trim_end();
     Err(Error::new(
         ErrorKind::Unavailable,
         format!(
             "{host} has power, but its node did not come back: {}",
-            said.strip_prefix("error: ").unwrap_or(said)
+            failure::said(&started.stderr)
         ),
     ))
 }

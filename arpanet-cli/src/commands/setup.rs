@@ -1,10 +1,9 @@
 //! `arpanet2 setup`
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use arpanet_core::{Error, ErrorKind, Result};
+use arpanet_core::Result;
 use clap::Args;
 use serde::Serialize;
 
@@ -12,6 +11,14 @@ use super::Context;
 use super::doctor::{self, Finding};
 use crate::agent::unit;
 use crate::config::{DEFAULT_FILE, TEMPLATE};
+use crate::files::{self, Modes};
+use crate::host;
+
+/// For everybody to read.
+const READABLE: Modes = Modes {
+    file: 0o644,
+    folder: 0o777,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct SetupArgs {
@@ -80,9 +87,7 @@ fn plan(context: &Context, root: &Path) -> Result<Vec<Change>> {
         });
     }
     if unit::systemd_runs(root) {
-        let program = std::env::current_exe().map_err(|source| {
-            Error::new(ErrorKind::Internal, "this program can't find itself").with_source(source)
-        })?;
+        let program = host::program()?;
         let (path, text) = (unit::place(root), unit::text(context, &program));
         if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
             changes.push(Change {
@@ -95,28 +100,8 @@ fn plan(context: &Context, root: &Path) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-/// Written whole or not at all.
 fn write(change: &Change) -> Result<()> {
-    let folder = change.path.parent().unwrap_or_else(|| Path::new("/"));
-    let attempt = || -> std::io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder)?;
-        file.write_all(change.text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(&change.path)?;
-        Ok(())
-    };
-    attempt().map_err(|source| {
-        let kind = match source.kind() {
-            std::io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
-            _ => ErrorKind::Internal,
-        };
-        Error::new(kind, format!("{} can't be written", change.path.display())).with_source(source)
-    })
+    files::replace(&change.path, change.text.as_bytes(), READABLE)
 }
 
 fn render(setup: &Setup) -> String {

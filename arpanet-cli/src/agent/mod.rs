@@ -19,6 +19,7 @@ pub(crate) mod unit;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::time::Duration;
 
 use arpanet_core::admission::{Password, Seed};
 use arpanet_core::roster::Role;
@@ -38,6 +39,9 @@ use self::traces::Traces;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::host;
+
+/// How long tasks that block may keep the agent from its end.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// Runs the hidden command `agent`: an order on standard input, one report on standard output, then until its end.
 pub(crate) fn main(context: &Context) -> Result<()> {
@@ -99,8 +103,8 @@ pub(crate) fn run(context: &Context, order: Order, tell: impl Fn(Report)) -> Res
         tracing::error!(%error, "the agent ends");
         tell(Report::Failed(Failure::from(error)));
     }
-    // Nothing that blocks is worth waiting for now.
-    runtime.shutdown_background();
+    // What its tasks hold, the ledger above all, is let go of before the lock. Nothing that blocks is worth more waiting.
+    runtime.shutdown_timeout(LAST_MOMENT);
     // To the last: whoever waits for it finds nothing of the agent any more.
     drop(held);
     outcome

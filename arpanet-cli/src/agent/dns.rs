@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arpanet_core::addr::ROUTER_ADDRESS;
 use arpanet_core::cluster::{Facility, FacilityContext};
-use arpanet_core::{Error, ErrorKind, Overlay, Plane, Result};
+use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_dns::{DnsConfig, DnsServer};
 use arpanet_netlink::Namespace;
 use arpanet_wireguard::WireGuardOverlay;
@@ -63,7 +63,6 @@ impl Facility for Dns {
             .collect::<Result<Vec<_>>>()?;
         let discovery = Arc::clone(&context.discovery);
         let server = DnsServer::start(self.config.clone(), discovery, sockets).await?;
-        self.overlay.expose(Plane::Discovery).await?;
         *self.server() = Some(Arc::new(server));
         Ok(())
     }

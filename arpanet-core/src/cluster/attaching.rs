@@ -25,8 +25,8 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown container, [`ErrorKind::Unavailable`] for one that has ended;
-    /// [`ErrorKind::Conflict`] when the address is another container's, or the network overlaps another, which is named; [`ErrorKind::Exhausted`] when
-    /// the network is full; those of the layers. All is as before then.
+    /// [`ErrorKind::Conflict`] when the address is another container's, or the network overlaps another, which is named;
+    /// [`ErrorKind::Exhausted`] when the network is full; those of the layers. All is as before then.
     pub async fn attach(&self, name: &ContainerName, request: NetRequest) -> Result<AppAddr> {
         let node = &self.node;
         let _turn = node.attaching.lock().await;
@@ -85,10 +85,11 @@ impl Node {
     /// Keeps what was given in the container's label, and brings it about.
     async fn give(&self, name: &ContainerName, given: &Given) -> Result<()> {
         let runtime = self.runtime()?;
-        if Given::of(&runtime.inspect(name).await?.spec) != *given {
+        let mut container = runtime.inspect(name).await?;
+        if Given::of(&container.spec) != *given {
             runtime.set_label(name, GIVEN_LABEL, given.label()).await?;
+            container = runtime.inspect(name).await?;
         }
-        let container = runtime.inspect(name).await?;
         self.view().containers.insert(name.clone(), container);
         let mut outcome = self.reconcile().await;
         if !outcome.is_clean() {

@@ -35,9 +35,7 @@ impl Gate {
             .find(|member| member.node == node)
             .is_none_or(|member| member.state == MemberState::Down))
     }
-}
 
-impl Gate {
     /// Whether anything that the node says of itself has come here.
     async fn has_announced(&self, node: NodeAddr) -> Result<bool> {
         let mut records = self.discovery.watch_records(record::NODE).await?;

@@ -22,15 +22,20 @@ const FACTS: [&str; 6] = [
     "ps -e -o pid=,args= --no-headers",
 ];
 
-/// The facts of a host on which no file is half written: a running agent replaces its own whole, by way of another.
+/// The facts of a host on which nothing is half done: a running agent replaces its files whole, by way of another, and the
+/// kernel looks for the owner of an IPv6 address before it takes it.
 fn facts(site: &Site, host: &str) -> Vec<String> {
     let mut facts = facts_now(site, host);
-    let half_written = |facts: &[String]| facts.iter().any(|fact| fact.contains("/arpanet2/.tmp"));
+    let half_done = |facts: &[String]| {
+        facts
+            .iter()
+            .any(|fact| fact.contains("/arpanet2/.tmp") || fact.contains(" tentative"))
+    };
     let began = Instant::now();
-    while half_written(&facts) {
+    while half_done(&facts) {
         assert!(
             began.elapsed() < Duration::from_secs(5),
-            "a half written file stays: {facts:?}"
+            "a host never comes to rest: {facts:?}"
         );
         facts = facts_now(site, host);
     }
@@ -42,8 +47,6 @@ fn facts_now(site: &Site, host: &str) -> Vec<String> {
     let lasting = |text: String| -> String {
         text.lines()
             .filter(|line| !line.contains("ps -e"))
-            // An IPv6 address that the kernel still looks for elsewhere.
-            .map(|line| line.replace(" tentative", ""))
             .collect::<Vec<_>>()
             .join("\n")
     };

@@ -32,7 +32,7 @@ pub use self::error::{Error, ErrorKind, Result};
 #[doc(inline)]
 pub use self::kv::KeyValue;
 #[doc(inline)]
-pub use self::name::{ContainerName, InstanceId, NodeName, ServiceName, Tag};
+pub use self::name::{ContainerName, EndpointId, InstanceId, NodeName, ServiceName, Tag};
 #[doc(inline)]
 pub use self::overlay::Overlay;
 #[doc(inline)]

@@ -155,6 +155,43 @@ impl FromStr for InstanceId {
 
 impl_text!(InstanceId);
 
+/// What a runtime calls a container's place in one of its networks: 1 to 64 letters and digits.
+///
+/// ```
+/// use arpanet_core::EndpointId;
+/// assert_eq!("6a9c03".parse::<EndpointId>()?.as_str(), "6a9c03");
+/// assert!("6a9c/03".parse::<EndpointId>().is_err());
+/// # Ok::<(), arpanet_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(std::sync::Arc<str>);
+
+impl EndpointId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EndpointId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let valid =
+            (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if valid {
+            return Ok(Self(text.into()));
+        }
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{text:?} can't be the id of an endpoint"),
+        ))
+    }
+}
+
+impl_text!(EndpointId);
+
 #[cfg(test)]
 mod tests {
     use super::*;

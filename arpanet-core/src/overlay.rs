@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::PluginBlock;
 use crate::admission::Membership;
-use crate::{AppAddr, ContainerName, Error, NodeAddr, Plane, Result};
+use crate::{AppAddr, ContainerName, EndpointId, Error, NodeAddr, Plane, Result};
 
 /// What an overlay can do. What it can't do answers [`Unsupported`](crate::ErrorKind::Unsupported), at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct OverlayCapabilities {
     pub attach: bool,
     /// Traffic between nodes is encrypted.
     pub encryption: bool,
+    /// Can make a link that a runtime moves into its container itself.
+    pub plug: bool,
 }
 
 impl OverlayCapabilities {
@@ -36,6 +38,7 @@ impl OverlayCapabilities {
             isolation: true,
             attach: true,
             encryption: true,
+            plug: true,
         }
     }
 
@@ -57,6 +60,13 @@ impl OverlayCapabilities {
     #[must_use]
     pub const fn without_attach(mut self) -> Self {
         self.attach = false;
+        self
+    }
+
+    /// Without links that are left for a runtime to move.
+    #[must_use]
+    pub const fn without_plug(mut self) -> Self {
+        self.plug = false;
         self
     }
 }
@@ -191,6 +201,55 @@ pub enum AttachAddr {
     Plugin(#[serde(with = "plugin_octet")] PluginBlock),
 }
 
+/// A link to be made for a container that is not there yet, for its runtime to move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plug {
+    /// What the runtime calls it.
+    pub endpoint: EndpointId,
+    /// The address that the container will have.
+    pub addr: AppAddr,
+    /// The Ethernet address that it asks for.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Plug {
+    /// A link for an address.
+    #[must_use]
+    pub const fn new(endpoint: EndpointId, addr: AppAddr) -> Self {
+        Self {
+            endpoint,
+            addr,
+            mac: None,
+        }
+    }
+
+    /// With this Ethernet address.
+    #[must_use]
+    pub const fn mac(mut self, mac: Option<[u8; 6]>) -> Self {
+        self.mac = mac;
+        self
+    }
+}
+
+/// A link that stands in the host's namespace, for a runtime to move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plugged {
+    /// Its name there.
+    pub link: String,
+    /// Its Ethernet address, which has to stay as it is.
+    pub mac: [u8; 6],
+}
+
+impl Plugged {
+    /// A link of this name, with this Ethernet address.
+    #[must_use]
+    pub const fn new(link: String, mac: [u8; 6]) -> Self {
+        Self { link, mac }
+    }
+}
+
 mod plugin_octet {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
@@ -306,6 +365,40 @@ pub trait Overlay: fmt::Debug + Send + Sync + 'static {
     /// None of its own.
     async fn attached(&self) -> Result<Vec<(ContainerName, AttachAddr)>> {
         Err(Error::unsupported(self.name(), "list attached containers"))
+    }
+
+    /// Makes a link of which one end is left in the host's namespace under a name of its own. A runtime moves that end
+    /// into its container, names it, and gives it the address, the way to 169.254.1.1 as connected, and 10.0.0.0/8 by
+    /// that. A second call for an endpoint with the same address answers with the same link, wherever it is by then.
+    ///
+    /// Plugged, an address works, and is as isolated as any other. It is nobody's yet: [`attached`](Overlay::attached)
+    /// does not list it, [`detach`](Overlay::detach) leaves it alone, and no process' end takes it away. Once the
+    /// container runs, [`attach`](Overlay::attach) of the same address finds the link in its namespace and takes it over:
+    /// nothing in it is made twice, and from then on it is attached as others are.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) when the address is attached to a container of this node, or plugged for
+    /// another endpoint.
+    async fn plug(&self, plug: &Plug) -> Result<Plugged> {
+        let _ = plug;
+        Err(Error::unsupported(self.name(), "make links to be moved"))
+    }
+
+    /// Removes an endpoint's link, wherever it is now, and whether or not it was taken over. A second call does nothing.
+    ///
+    /// # Errors
+    /// None of its own.
+    async fn unplug(&self, endpoint: &EndpointId) -> Result<()> {
+        let _ = endpoint;
+        Err(Error::unsupported(self.name(), "remove links"))
+    }
+
+    /// The endpoints that have a link now, also by an earlier process, and also where it was taken over.
+    ///
+    /// # Errors
+    /// None of its own.
+    async fn plugged(&self) -> Result<Vec<(EndpointId, AppAddr)>> {
+        Err(Error::unsupported(self.name(), "list links"))
     }
 
     /// The /8 container addresses of the whole cluster, which every node must let through. Replaces those told before.

@@ -183,7 +183,7 @@ impl Overlay for WireGuardOverlay {
     }
 
     fn capabilities(&self) -> OverlayCapabilities {
-        OverlayCapabilities::all()
+        OverlayCapabilities::all().without_plug()
     }
 
     async fn preflight(&self, _: NodeAddr) -> Result<()> {

@@ -87,7 +87,7 @@ impl MemoryOverlay {
     pub(super) const fn new(seat: Seat) -> Self {
         Self {
             seat,
-            capabilities: OverlayCapabilities::all(),
+            capabilities: OverlayCapabilities::all().without_plug(),
         }
     }
 

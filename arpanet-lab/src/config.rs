@@ -35,14 +35,24 @@ pub struct LabConfig {
     pub folder: PathBuf,
     /// How holders start.
     pub holder: HolderCommand,
+    /// Whether each host has a docker engine of its own, with the lab's image.
+    pub docker: bool,
 }
 
 impl LabConfig {
-    /// A lab in this folder.
+    /// A lab in this folder, without docker.
     pub fn new(folder: impl Into<PathBuf>, holder: HolderCommand) -> Self {
         Self {
             folder: folder.into(),
             holder,
+            docker: false,
         }
+    }
+
+    /// With a docker engine in each host that `up` makes.
+    #[must_use]
+    pub const fn docker(mut self, docker: bool) -> Self {
+        self.docker = docker;
+        self
     }
 }

@@ -97,6 +97,9 @@ fn init(name: &OsStr, disk: &Path) -> std::io::Result<()> {
     if is_ours(Path::new("/etc"))? {
         layer(disk, "etc", Path::new("/etc"))?;
         layer(disk, "lib", Path::new("/var/lib"))?;
+        // A docker engine's layers can't lie on a layer.
+        std::fs::create_dir_all("/var/lib/docker")?;
+        bind(&disk.join("docker"), Path::new("/var/lib/docker"))?;
     } else {
         // An ordinary user, in a user namespace: a layer over files of another owner could not be written to.
         copy_readable(Path::new("/etc"), &disk.join("etc"))?;

@@ -62,7 +62,7 @@ fn ready(child: &mut Child) -> Option<ProcessId> {
 
 /// The folders that are a host's disk.
 pub(crate) fn make_disk(folder: &Path) -> Result<()> {
-    for part in ["etc", "etc-work", "lib", "lib-work"] {
+    for part in ["etc", "etc-work", "lib", "lib-work", "docker"] {
         std::fs::create_dir_all(folder.join(part)).map_err(|source| {
             Error::new(
                 ErrorKind::Internal,

@@ -1,15 +1,18 @@
 //! The lab as its users see it.
 
 use std::net::Ipv4Addr;
-use std::process::{Command, ExitStatus, Output};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_netlink::Namespace;
 use serde::{Deserialize, Serialize};
 
 use crate::config::LabConfig;
+use crate::docker;
 use crate::host;
-use crate::process::ProcessId;
+use crate::process::{Ending, ProcessId};
 use crate::state::{HostState, LabState};
 use crate::switch;
 
@@ -103,6 +106,7 @@ impl Lab {
         let switch = host::start(host::holder(&self.config, "switch"))?;
         let mut state = LabState {
             switch: Some(switch),
+            docker: self.config.docker,
             ..LabState::default()
         };
         state.write(&self.config.folder)?;
@@ -121,7 +125,62 @@ impl Lab {
             );
             self.give_power(&mut state, &name).await?;
         }
+        if self.config.docker {
+            for host in state.hosts.values() {
+                docker::import(host.init.ok_or_else(|| no_power("a host"))?)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Starts a host's docker engine, and returns when it answers. A second call does nothing while it runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for an unknown host; [`ErrorKind::Unavailable`] for one without power, or when the engine
+    /// does not start, saying why.
+    pub async fn start_docker(&self, name: &str) -> Result<()> {
+        let init = self.init(name)?;
+        if docker::process(init).is_some() {
+            return Ok(());
+        }
+        let line = docker::command_line(&self.group(name), Path::new("/var/lib/docker"));
+        let log = self.config.folder.join(name).join("docker.log");
+        let failed = |source| {
+            Error::new(ErrorKind::Internal, "the docker engine can't be started")
+                .with_source(source)
+        };
+        let out = std::fs::File::create(&log).map_err(failed)?;
+        // It outlives this process, and is no part of its terminal.
+        let mut child = self
+            .command(name, 0, &line)?
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().map_err(failed)?)
+            .stderr(out)
+            .spawn()
+            .map_err(failed)?;
+        docker::wait(init, || {
+            let ended = child.try_wait().ok().flatten();
+            ended.map(|_| docker::last_line(&log))
+        })
+        .await
+    }
+
+    /// Ends a host's docker engine: in order, as its service does, or by SIGKILL. What its containers do then is the
+    /// engine's own affair. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for an unknown host, [`ErrorKind::Unavailable`] for one without power;
+    /// [`ErrorKind::Timeout`] for an engine that does not end.
+    pub async fn end_docker(&self, name: &str, ending: Ending) -> Result<()> {
+        match docker::process(self.init(name)?) {
+            Some(engine) => engine.end(ending).await,
+            None => Ok(()),
+        }
+    }
+
+    fn group(&self, name: &str) -> String {
+        docker::group(&self.config.folder, name)
     }
 
     async fn give_power(&self, state: &mut LabState, name: &str) -> Result<()> {
@@ -138,7 +197,11 @@ impl Lab {
         state.write(&self.config.folder)?;
         let switch = self.switch(state)?;
         switch::plug(&switch, name, ip, &switch::namespace_of(init)?).await?;
-        switch::enforce(&switch, state).await
+        switch::enforce(&switch, state).await?;
+        if state.docker {
+            self.start_docker(name).await?;
+        }
+        Ok(())
     }
 
     fn switch(&self, state: &LabState) -> Result<Namespace> {
@@ -164,10 +227,7 @@ impl Lab {
             .host(name)?
             .init
             .filter(|init| init.is_alive())
-            .ok_or_else(|| {
-                Error::new(ErrorKind::Unavailable, format!("{name} has no power"))
-                    .with_hint(format!("give it power with lab start {name}"))
-            })
+            .ok_or_else(|| no_power(name))
     }
 
     /// The network namespace of a host.
@@ -287,6 +347,7 @@ impl Lab {
         let host = host_mut(&mut state, name)?;
         if let Some(init) = host.init.take() {
             init.kill().await?;
+            docker::remove_group(&self.group(name));
             self.switch(&state)?.handle()?.delete_link(name).await?;
             state.write(&self.config.folder)?;
         }
@@ -369,6 +430,9 @@ impl Lab {
                 for process in hosts.chain(state.switch) {
                     outcome = outcome.and(process.kill().await);
                 }
+                for name in state.hosts.keys().filter(|_| state.docker) {
+                    docker::remove_group(&self.group(name));
+                }
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -383,6 +447,11 @@ impl Lab {
             _ => Ok(()),
         }
     }
+}
+
+fn no_power(name: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{name} has no power"))
+        .with_hint(format!("give it power with lab start {name}"))
 }
 
 fn not_started(source: std::io::Error) -> Error {

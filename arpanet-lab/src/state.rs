@@ -18,6 +18,9 @@ const FILE: &str = "lab.json";
 pub(crate) struct LabState {
     pub(crate) switch: Option<ProcessId>,
     pub(crate) hosts: BTreeMap<String, HostState>,
+    /// Whether each host has a docker engine.
+    #[serde(default)]
+    pub(crate) docker: bool,
     /// Pairs that can't reach each other, each in the order of its names.
     pub(crate) cuts: BTreeSet<(String, String)>,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use arpanet_core::ErrorKind;
-use arpanet_lab::{HolderCommand, Lab, LabConfig, Protocol};
+use arpanet_lab::{Ending, HolderCommand, Lab, LabConfig, Protocol};
 
 /// Skips where there is no root, and fails instead where root is promised.
 macro_rules! require_root {
@@ -31,12 +31,17 @@ struct Guard {
 
 impl Guard {
     async fn up(name: &str, hosts: u8) -> Self {
+        Self::with(name, hosts, false).await
+    }
+
+    async fn with(name: &str, hosts: u8, docker: bool) -> Self {
         let folder =
             std::env::temp_dir().join(format!("arpanet-lab-{name}-{}", std::process::id()));
         let config = LabConfig::new(
             folder,
             HolderCommand::new(env!("CARGO_BIN_EXE_arpanet-lab-holder"), [""; 0]),
-        );
+        )
+        .docker(docker);
         Self {
             lab: Lab::up(config.clone(), hosts).await.unwrap(),
             config,
@@ -155,4 +160,60 @@ async fn a_host_sees_neither_the_machine_s_resolver_nor_its_processes_and_leaves
     lab.lab.down().await.unwrap();
     assert!(!folder.exists());
     assert_eq!(mounts(), before);
+}
+
+#[tokio::test]
+async fn each_host_has_an_engine_that_dies_and_comes_back_with_it() {
+    require_root!();
+    if !std::path::Path::new("/usr/sbin/dockerd").exists() {
+        let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
+        assert!(
+            !promised.split(',').any(|name| name == "docker"),
+            "ARPANET_LIVE promises docker"
+        );
+        eprintln!("skipped: it needs Debian's package docker.io");
+        return;
+    }
+    let guard = Guard::with("docker", 2, true).await;
+    let docker = |host: &str, args: &str| {
+        let output = guard.run(host, &format!("/usr/bin/docker {args}"));
+        assert!(output.status.success(), "{host}: {args}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let id = docker("node1", "run -d --restart always arpanet2-lab sleep 600");
+    assert_eq!(docker("node2", "ps -aq"), "", "each has its own");
+    let group = docker("node1", &format!("exec {id} cat /proc/1/cgroup"))
+        .split(['/', '\n'])
+        .find(|part| part.starts_with("arpanet2-"))
+        .unwrap()
+        .to_owned();
+
+    // The engine alone.
+    guard.lab.end_docker("node1", Ending::AtOnce).await.unwrap();
+    guard.lab.end_docker("node1", Ending::AtOnce).await.unwrap();
+    assert!(!guard.run("node1", "/usr/bin/docker ps").status.success());
+    guard.lab.start_docker("node1").await.unwrap();
+    guard.lab.start_docker("node1").await.unwrap();
+    assert_eq!(docker("node1", "ps -q --no-trunc"), id);
+    guard
+        .lab
+        .end_docker("node1", Ending::InOrder)
+        .await
+        .unwrap();
+    guard.lab.start_docker("node1").await.unwrap();
+
+    // The whole host.
+    guard.lab.kill("node1").await.unwrap();
+    let left = || {
+        std::fs::read_dir("/sys/fs/cgroup")
+            .unwrap()
+            .flatten()
+            .filter(|hierarchy| hierarchy.path().join(&group).exists())
+            .count()
+    };
+    assert_eq!(left(), 0);
+    guard.lab.start("node1").await.unwrap();
+    assert_eq!(docker("node1", "ps -q --no-trunc"), id);
+    guard.lab.down().await.unwrap();
+    assert_eq!(left(), 0);
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use arpanet_core::{Error, ErrorKind, Result};
-use arpanet_lab::{HolderCommand, HostStatus, Lab, LabConfig, Protocol};
+use arpanet_lab::{Ending, HolderCommand, HostStatus, Lab, LabConfig, Protocol};
 use clap::{Args, Subcommand};
 
 use super::Context;
@@ -34,6 +34,17 @@ enum LabCommand {
         /// How many hosts
         #[arg(long, default_value_t = 3)]
         hosts: u8,
+        /// With a docker engine of its own in each, and the image arpanet2-lab
+        #[arg(long)]
+        docker: bool,
+    },
+    /// Start or end a host's docker engine, as its service manager would
+    Engine {
+        /// start, stop, restart, or kill
+        #[arg(value_enum)]
+        verb: EngineVerb,
+        /// The host, nodeN
+        host: String,
     },
     /// Run a command in a host
     Exec {
@@ -90,6 +101,19 @@ enum LabCommand {
     Down,
 }
 
+/// What is done to a docker engine.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum EngineVerb {
+    /// Start it
+    Start,
+    /// End it in order
+    Stop,
+    /// End it in order and start it again
+    Restart,
+    /// End it by SIGKILL
+    Kill,
+}
+
 fn protocol(text: &str) -> Result<Protocol> {
     match text {
         "tcp" => Ok(Protocol::Tcp),
@@ -101,9 +125,9 @@ fn protocol(text: &str) -> Result<Protocol> {
 pub(crate) async fn run(context: &Context, args: LabArgs) -> Result<ExitCode> {
     let program = host::program()?;
     let config = LabConfig::new(args.dir, HolderCommand::new(program, ["holder"]));
-    if let LabCommand::Up { hosts } = args.command {
+    if let LabCommand::Up { hosts, docker } = args.command {
         let progress = Progress::begin("making the lab");
-        let made = Lab::up(config, hosts).await;
+        let made = Lab::up(config.docker(docker), hosts).await;
         progress.end();
         let hosts = made?.status()?;
         return context
@@ -142,6 +166,15 @@ pub(crate) async fn run(context: &Context, args: LabArgs) -> Result<ExitCode> {
         LabCommand::Cut { host, from } => lab.cut(&host, from.as_deref()).await,
         LabCommand::Heal { host } => lab.heal(host.as_deref()).await,
         LabCommand::Block { host, protocol } => lab.block(&host, protocol).await,
+        LabCommand::Engine { verb, host } => match verb {
+            EngineVerb::Start => lab.start_docker(&host).await,
+            EngineVerb::Stop => lab.end_docker(&host, Ending::InOrder).await,
+            EngineVerb::Restart => match lab.end_docker(&host, Ending::InOrder).await {
+                Ok(()) => lab.start_docker(&host).await,
+                failed => failed,
+            },
+            EngineVerb::Kill => lab.end_docker(&host, Ending::AtOnce).await,
+        },
         LabCommand::Kill { host } => lab.kill(&host).await,
         LabCommand::Start { host } => match lab.start(&host).await {
             Ok(()) => bring_back(&lab, &host),

@@ -188,6 +188,34 @@ async fn the_older_claim_to_an_address_wins_after_a_partition() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_tells_its_steps_while_it_comes_up() {
+    let world = World::new(7);
+    let [boot, server] = ["0.1", "0.2"].map(|addr| node(&world, addr));
+    boot.boot(&password("Apples")).await.unwrap();
+    let mut events = server.events();
+    server
+        .join(&password("Apples"), Role::Server, seed(&world), false)
+        .await
+        .unwrap();
+    let steps: Vec<String> = std::iter::from_fn(|| events.try_recv().ok())
+        .filter_map(|event| match event {
+            ClusterEvent::Step { what } => Some(what),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        steps,
+        [
+            "checking this host",
+            "proving the password to the seed",
+            "launching the overlay",
+            "starting discovery",
+            "reaching the seed over the overlay",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn networks_are_known_everywhere_and_outlive_their_maker() {
     let (world, nodes) = three().await;
     let shop = nodes[2]

@@ -64,9 +64,14 @@ pub(crate) fn detached(context: &Context, order: &Order, what: &str) -> Result<(
         .map_or(Ok(()), |mut stdin| stdin.write_all(&order));
     let mut report = String::new();
     if let Some(stdout) = agent.stdout.take() {
-        BufReader::new(stdout)
-            .read_line(&mut report)
-            .map_err(broken)?;
+        let mut reports = BufReader::new(stdout);
+        while reports.read_line(&mut report).map_err(broken)? > 0 {
+            let Ok(Report::Step(step)) = serde_json::from_str(&report) else {
+                break;
+            };
+            progress.step(&format!("{what}: {step}"));
+            report.clear();
+        }
     }
     progress.end();
     match serde_json::from_str(&report) {
@@ -78,7 +83,7 @@ pub(crate) fn detached(context: &Context, order: &Order, what: &str) -> Result<(
             traces.remove(paths);
             Err(failure.into())
         }
-        Err(_) => {
+        Ok(Report::Step(_)) | Err(_) => {
             let ended = agent
                 .wait()
                 .map_or_else(|error| error.to_string(), |status| status.to_string());

@@ -22,8 +22,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::time::Duration;
 
 use arpanet_core::admission::{Password, Seed};
+use arpanet_core::cluster::ClusterEvent;
 use arpanet_core::roster::Role;
-use arpanet_core::{Error, ErrorKind, Result};
+use arpanet_core::{Cluster, Error, ErrorKind, Result};
 use arpanet_join::Verifier;
 use arpanet_netlink::Transport;
 use tokio::net::UnixListener;
@@ -193,7 +194,7 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
     };
     let was_member = matches!(plan, Plan::Resume(_));
     let traces = Traces::of_agent(paths);
-    match come_up(context, &me, plan, settings, verifier).await {
+    match come_up(context, &me, plan, settings, verifier, tell).await {
         Ok((stack, listener)) => attend(context, &me, stack, listener, tell).await,
         Err(error) => {
             let _ = std::fs::remove_file(paths.socket());
@@ -212,27 +213,49 @@ async fn come_up(
     plan: Plan,
     settings: Settings,
     verifier: Option<Verifier>,
+    tell: &impl Fn(Report),
 ) -> Result<(Stack, UnixListener)> {
     let listener = listen(context)?;
     // Needed last, when others are admitted; a port that is taken is told before anything is changed.
     host::require_free(Transport::Tcp, me.port)?;
     let stack = Stack::build(context, me, settings, verifier).await?;
     let cluster = &stack.cluster;
-    match plan {
-        Plan::Boot(password) => cluster.boot(&password).await?,
-        Plan::Join {
-            password,
-            role,
-            seed,
-            replace,
-        } => cluster.join(&password, role, seed, replace).await?,
-        Plan::Resume(kept) => cluster.resume(kept.membership).await?,
-    }
+    climb(cluster, plan, tell).await?;
     if let Err(error) = stack.by_hand.restore(cluster).await {
         // The node itself is well: it stays up, and says what it lacks.
         tracing::error!(%error, "not all that was changed by hand is as it was before");
     }
     Ok((stack, listener))
+}
+
+/// Brings the cluster logic up, and tells of its steps.
+async fn climb(cluster: &Cluster, plan: Plan, tell: &impl Fn(Report)) -> Result<()> {
+    let mut events = cluster.events();
+    let up = async {
+        match plan {
+            Plan::Boot(password) => cluster.boot(&password).await,
+            Plan::Join {
+                password,
+                role,
+                seed,
+                replace,
+            } => cluster.join(&password, role, seed, replace).await,
+            Plan::Resume(kept) => cluster.resume(kept.membership).await,
+        }
+    };
+    tokio::pin!(up);
+    loop {
+        tokio::select! {
+            // A step is told before how it went.
+            biased;
+            Ok(event) = events.recv() => {
+                if let ClusterEvent::Step { what } = event {
+                    tell(Report::Step(what));
+                }
+            }
+            outcome = &mut up => return outcome,
+        }
+    }
 }
 
 /// Serves until it is told to end.

@@ -36,10 +36,12 @@ pub(crate) struct Me {
     pub(crate) port: u16,
 }
 
-/// One line each.
+/// One line each: steps, and then how it went.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Report {
+    /// The node is coming up, and does this now.
+    Step(String),
     /// The node can be used.
     Ready,
     /// It can't, and nothing was changed.

@@ -141,3 +141,21 @@ fn completions_and_manual_know_every_command() {
         assert!(page.exists(), "{command} has no page");
     }
 }
+
+#[tokio::test]
+async fn who_waits_at_a_terminal_sees_the_steps() {
+    let Some(site) = Site::up(1).await else {
+        return;
+    };
+    // With spaces of its own: script(1) gives the command a terminal.
+    let boot = format!("{BINARY} boot 0.1 Apples");
+    let shown = site.command("node1", &["script", "-qec", &boot, "/dev/null"]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert!(shown.out.contains("starting "), "{shown:?}");
+    assert_eq!(site.ok("node1", "stop"), "");
+    let silent = site.arpanet2("node1", "start");
+    assert_eq!(
+        (silent.code, silent.err.as_str()),
+        (Some(0), "the node is up")
+    );
+}

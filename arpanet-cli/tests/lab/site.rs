@@ -76,8 +76,12 @@ impl Site {
 
     /// Runs a command line in a host. Words are separated by single spaces.
     pub(crate) fn run(&self, host: &str, line: &str) -> Outcome {
-        let words: Vec<&str> = line.split(' ').collect();
-        self.lab.output(host, &words).unwrap().into()
+        self.command(host, &line.split(' ').collect::<Vec<_>>())
+    }
+
+    /// Runs a command in a host.
+    pub(crate) fn command(&self, host: &str, words: &[&str]) -> Outcome {
+        self.lab.output(host, words).unwrap().into()
     }
 
     /// Runs `arpanet2` in a host.

@@ -10,6 +10,11 @@ use crate::{AppAddr, ContainerName, NodeAddr};
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ClusterEvent {
+    /// The node is coming up, and does this now.
+    Step {
+        /// What, for a user to read.
+        what: String,
+    },
     /// A member's state changed.
     Member {
         /// Which node.

@@ -82,6 +82,11 @@ impl Node {
         let _ = self.events.send(event);
     }
 
+    /// Tells what the node is doing while it comes up.
+    fn step(&self, what: impl Into<String>) {
+        self.emit(ClusterEvent::Step { what: what.into() });
+    }
+
     fn runtime(&self) -> Result<&Arc<dyn Runtime>> {
         self.runtime.as_ref().ok_or_else(|| {
             Error::new(

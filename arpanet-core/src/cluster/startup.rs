@@ -312,10 +312,16 @@ fn no_datagrams(seed: Seed, arrived: Result<bool>) -> Error {
 /// The steps of coming up; what each needs to be undone is noted before the next.
 async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<Lifecycle> {
     let returning = way.is_return();
+    node.step("checking this host");
     node.overlay
         .preflight(node.me)
         .await
         .at("pass the checks of this host")?;
+    node.step(match way {
+        Way::Found(_) => "founding the cluster",
+        Way::Join { .. } => "proving the password to the seed",
+        Way::Return(_) => "returning to the cluster",
+    });
     let membership = node.admitted(way).await.at(match way {
         Way::Found(_) => "found a cluster",
         Way::Join { .. } => "join the cluster",
@@ -335,6 +341,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
     } else {
         Undo::ResetOverlay
     });
+    node.step("launching the overlay");
     let announcement = node
         .overlay
         .launch(&membership)
@@ -352,6 +359,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
     } else {
         Undo::LeaveDiscovery
     });
+    node.step("starting discovery");
     node.discovery
         .start(&membership)
         .await
@@ -380,6 +388,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
             ..
         } = way
         {
+            node.step("reaching the seed over the overlay");
             node.meet(password, *role, *seed)
                 .await
                 .at("reach the seed over the overlay")?;
@@ -387,6 +396,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
         let context = FacilityContext::new(membership.clone(), Arc::clone(&node.discovery));
         for (index, facility) in node.facilities.iter().enumerate() {
             done.push(Undo::StopFacility(index));
+            node.step(format!("starting {}", facility.name()));
             facility
                 .start(&context)
                 .await

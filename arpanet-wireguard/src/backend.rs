@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use arpanet_core::admission::Membership;
 use arpanet_core::overlay::{
-    Announcement, AttachAddr, Attachment, Overlay, OverlayCapabilities, PeerSpec, PeerStatus,
+    Announcement, AttachAddr, Attachment, Overlay, OverlayCapabilities, PeerSpec, PeerStatus, Plug,
+    Plugged,
 };
-use arpanet_core::{AppAddr, ContainerName, Datagrams, Error, ErrorKind, NodeAddr, Plane, Result};
+use arpanet_core::{
+    AppAddr, ContainerName, Datagrams, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result,
+};
 use arpanet_netlink::{Ledger, Namespace, Netlink};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -183,7 +186,7 @@ impl Overlay for WireGuardOverlay {
     }
 
     fn capabilities(&self) -> OverlayCapabilities {
-        OverlayCapabilities::all().without_plug()
+        OverlayCapabilities::all()
     }
 
     async fn preflight(&self, _: NodeAddr) -> Result<()> {
@@ -270,6 +273,20 @@ impl Overlay for WireGuardOverlay {
             .router
             .attached()
             .await
+    }
+
+    async fn plug(&self, plug: &Plug) -> Result<Plugged> {
+        let running = self.launched("plug").await?;
+        let outcome = running.router.plug(plug).await;
+        outcome.map_err(|error| error.operation("plug").backend(BACKEND))
+    }
+
+    async fn unplug(&self, endpoint: &EndpointId) -> Result<()> {
+        self.launched("unplug").await?.router.unplug(endpoint).await
+    }
+
+    async fn plugged(&self) -> Result<Vec<(EndpointId, AppAddr)>> {
+        self.launched("list links").await?.router.plugged().await
     }
 
     async fn allow_wide(&self, addrs: &[AppAddr]) -> Result<()> {

@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use arpanet_core::addr::{OVERLAY, PluginBlock, ROUTER_ADDRESS};
-use arpanet_core::overlay::{AttachAddr, Attachment, NetNamespace};
-use arpanet_core::{ContainerName, Error, ErrorKind, NodeAddr, Plane, Result};
-use arpanet_netlink::{Link, Namespace, Netlink, Route, VethEnd};
+use arpanet_core::overlay::{AttachAddr, Attachment, NetNamespace, Plug};
+use arpanet_core::{AppAddr, ContainerName, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result};
+use arpanet_netlink::{Link, MacAddr, Namespace, Netlink, Route, VethEnd};
 use ipnet::Ipv4Net;
 
-use super::{CARRYING, Router, plan};
+use super::{CARRYING, Router, State, plan};
 
 /// What the names of containers' links begin with.
 const PREFIX: &str = "ap";
@@ -18,6 +18,8 @@ const PREFIX: &str = "ap";
 const LONGEST_NOTE: usize = 255;
 /// What the note of a plugin's link has in the place of an address.
 const PLUGIN: &str = "plugin:";
+/// What stands before an endpoint's id in a note: no name of a container has it.
+const ENDPOINT: char = '+';
 /// Metrics of routes in a container start here, so that the image's own routes win.
 const METRIC: u32 = 1000;
 
@@ -33,51 +35,78 @@ fn is_ours(link: &str) -> bool {
 
 /// What stands on a link: whose it is, and where its other end was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Note {
-    container: ContainerName,
-    addr: AttachAddr,
+pub(super) struct Note {
+    /// None while a runtime has not yet put the other end into one that runs.
+    pub(super) container: Option<ContainerName>,
+    /// Where a runtime moves the other end.
+    pub(super) endpoint: Option<EndpointId>,
+    pub(super) addr: AttachAddr,
     namespace: Option<PathBuf>,
 }
 
 impl Note {
     fn new(attachment: &Attachment) -> Self {
-        let NetNamespace::Path(path) = &attachment.namespace else {
-            return Self {
-                container: attachment.container.clone(),
-                addr: attachment.addr,
-                namespace: None,
-            };
+        let namespace = match &attachment.namespace {
+            NetNamespace::Path(path) => Some(path.clone()),
+            _ => None,
         };
         Self {
-            container: attachment.container.clone(),
+            container: Some(attachment.container.clone()),
+            endpoint: None,
             addr: attachment.addr,
-            namespace: Some(path.clone()),
+            namespace,
         }
     }
 
-    fn read(text: &str) -> Option<Self> {
+    pub(super) fn plugged(plug: &Plug) -> Self {
+        Self {
+            container: None,
+            endpoint: Some(plug.endpoint.clone()),
+            addr: AttachAddr::Application(plug.addr),
+            namespace: None,
+        }
+    }
+
+    pub(super) fn read(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ' ');
-        let (container, addr) = (parts.next()?, parts.next()?);
+        let (holder, addr) = (parts.next()?, parts.next()?);
         let addr = match addr.strip_prefix(PLUGIN) {
             Some(octet) => AttachAddr::Plugin(PluginBlock::new(octet.parse().ok()?)?),
             None => AttachAddr::Application(addr.parse().ok()?),
         };
+        let (container, endpoint) = match holder.split_once(ENDPOINT) {
+            None => (holder, None),
+            Some((container, endpoint)) => (container, Some(endpoint.parse().ok()?)),
+        };
+        let container = match container {
+            "" if endpoint.is_some() => None,
+            container => Some(container.parse().ok()?),
+        };
         Some(Self {
-            container: container.parse().ok()?,
+            container,
+            endpoint,
             addr,
             namespace: parts.next().map(PathBuf::from),
         })
     }
 
+    pub(super) fn on(link: &Link) -> Option<Self> {
+        Self::read(link.alias.as_deref()?)
+    }
+
     /// The kernel keeps 255 bytes: a longer path is left out, and then not found again.
-    fn write(&self) -> String {
-        let Self { container, .. } = self;
+    pub(super) fn write(&self) -> String {
+        let container = self.container.as_ref().map_or("", ContainerName::as_str);
+        let holder = match &self.endpoint {
+            Some(endpoint) => format!("{container}{ENDPOINT}{endpoint}"),
+            None => container.to_owned(),
+        };
         let short = match self.addr {
             AttachAddr::Plugin(block) => {
-                format!("{container} {PLUGIN}{}", Plane::Plugin(block).octet())
+                format!("{holder} {PLUGIN}{}", Plane::Plugin(block).octet())
             }
-            AttachAddr::Application(addr) => format!("{container} {addr}"),
-            other => format!("{container} {other:?}"),
+            AttachAddr::Application(addr) => format!("{holder} {addr}"),
+            other => format!("{holder} {other:?}"),
         };
         let path = self.namespace.as_ref().and_then(|path| path.to_str());
         path.map(|path| format!("{short} {path}"))
@@ -86,20 +115,44 @@ impl Note {
     }
 }
 
-/// What is attached, as the router's links say.
-pub(super) fn adopt(links: &[Link]) -> BTreeMap<AttachAddr, ContainerName> {
-    links
+/// Whether two links are the ends of one of our pairs. Numbers alone tell nothing: they are small in every namespace.
+fn is_pair(near: &Link, far: &Link) -> bool {
+    near.peer == Some(far.index)
+        && far.peer == Some(near.index)
+        && near.mac == far.mac
+        && !near.arp
+        && !far.arp
+}
+
+/// Who has which address, and the endpoints that have a link.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Holdings {
+    pub(super) attached: BTreeMap<AttachAddr, ContainerName>,
+    pub(super) plugged: BTreeMap<EndpointId, AppAddr>,
+}
+
+/// What is attached and plugged, as the router's links say.
+pub(super) fn adopt(links: &[Link]) -> Holdings {
+    let mut holdings = Holdings::default();
+    for note in links
         .iter()
         .filter(|link| is_ours(&link.name))
-        .filter_map(|link| Note::read(link.alias.as_deref()?))
-        .map(|note| (note.addr, note.container))
-        .collect()
+        .filter_map(Note::on)
+    {
+        if let (Some(endpoint), AttachAddr::Application(addr)) = (note.endpoint, note.addr) {
+            holdings.plugged.insert(endpoint, addr);
+        }
+        if let Some(container) = note.container {
+            holdings.attached.insert(note.addr, container);
+        }
+    }
+    holdings
 }
 
 /// Takes away the links that an attach has left which was cut short: only the last step gives one its note.
 pub(super) async fn clean(inside: &Netlink) -> Result<()> {
     for link in inside.links().await? {
-        if is_ours(&link.name) && link.alias.as_deref().and_then(Note::read).is_none() {
+        if is_ours(&link.name) && Note::on(&link).is_none() {
             inside.delete_link(&link.name).await?;
         }
     }
@@ -114,26 +167,22 @@ pub(super) async fn resize(inside: &Netlink, mtu: u16) -> Result<()> {
         if !is_ours(&link.name) || link.mtu == mtu {
             continue;
         }
-        let note = link.alias.as_deref().and_then(Note::read);
-        let path = note.and_then(|note| note.namespace);
+        let path = Note::on(&link).and_then(|note| note.namespace);
         let Some(far) = path.and_then(|path| Namespace::open(path).ok()) else {
             continue;
         };
         let far = far.handle()?;
-        let is_it = far
-            .link(&link.name)
-            .await?
-            .is_some_and(|other| link.peer == Some(other.index) && other.peer == Some(link.index));
-        if !is_it {
+        let links = far.links().await?;
+        let Some(other) = links.iter().find(|other| is_pair(&link, other)) else {
             continue;
-        }
+        };
         // First the end that must not send what the other would not take any more.
         let order = if mtu < link.mtu {
-            [&far, inside]
+            [(&far, other), (inside, &link)]
         } else {
-            [inside, &far]
+            [(inside, &link), (&far, other)]
         };
-        for end in order {
+        for (end, link) in order {
             match end.set_mtu(&link.name, mtu).await {
                 // It has gone with its container.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -179,14 +228,18 @@ impl Router {
         let namespace = self.open(attachment)?;
         let inside = namespace.handle()?;
         let links = inside.links().await?;
-        if let Some(other) = state.attached.iter().find(|(other, holder)| {
-            *holder != container
-                && inner(self.node, **other)
-                    .is_ok_and(|other| links.iter().any(|link| link.name == link_of(other.addr())))
-        }) {
+        let others = self.inside.links().await?;
+        let other = others
+            .iter()
+            .filter(|near| is_ours(&near.name))
+            .find_map(|near| {
+                let holder = Note::on(near)?.container?;
+                let is_here = links.iter().any(|far| is_pair(near, far));
+                (holder != *container && is_here).then_some(holder)
+            });
+        if let Some(other) = other {
             return Err(shared(format!(
-                "the namespace of {container} is that of {} too",
-                other.1
+                "the namespace of {container} is that of {other} too"
             )));
         }
         self.link(attachment, address, (&inside, &links), state.mtu)
@@ -228,54 +281,70 @@ impl Router {
     ) -> Result<()> {
         let ip = address.addr();
         let name = link_of(ip);
-        let note = Note::new(attachment);
+        let mut note = Note::new(attachment);
         let near = self.inside.link(&name).await?;
-        let far = links.iter().find(|link| link.name == name);
-        let stands = match (&near, far) {
-            (Some(near), Some(far)) => {
-                near.peer == Some(far.index)
-                    && far.peer == Some(near.index)
-                    && near
-                        .alias
-                        .as_deref()
-                        .and_then(Note::read)
-                        .is_some_and(|old| {
-                            (old.container, old.addr) == (note.container.clone(), note.addr)
-                        })
+        let old = near.as_ref().and_then(Note::on);
+        let far = near
+            .as_ref()
+            .and_then(|near| links.iter().find(|far| is_pair(near, far)));
+        let far = match (far, old) {
+            // Its own, or one that a runtime has put there.
+            (Some(far), Some(old))
+                if old.addr == note.addr
+                    && old
+                        .container
+                        .as_ref()
+                        .is_none_or(|holder| *holder == attachment.container) =>
+            {
+                note.endpoint = old.endpoint;
+                if far.mtu != u32::from(mtu) {
+                    self.inside.set_mtu(&name, mtu.into()).await?;
+                    inside.set_mtu(&far.name, mtu.into()).await?;
+                }
+                far.name.clone()
             }
-            _ => false,
+            (
+                None,
+                Some(Note {
+                    container: None,
+                    endpoint: Some(endpoint),
+                    ..
+                }),
+            ) => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "{ip} is for endpoint {endpoint}, and {} has not got its link",
+                        attachment.container
+                    ),
+                ));
+            }
+            _ => {
+                // Half of a pair, of a namespace that is gone, of an earlier prefix, or of an attach that was cut short.
+                self.inside.delete_link(&name).await?;
+                inside.delete_link(&name).await?;
+                self.add_pair(ip, plan::mac_of(ip), inside.namespace(), mtu)
+                    .await?;
+                name.clone()
+            }
         };
-        if !stands {
-            // Half of a pair, of a namespace that is gone, of an earlier prefix, or of an attach that was cut short.
-            self.inside.delete_link(&name).await?;
-            inside.delete_link(&name).await?;
-            let end = |namespace| {
-                VethEnd::new(&name, namespace)
-                    .mac(plan::mac_of(ip))
-                    .mtu(mtu.into())
-                    .no_arp()
-            };
-            self.inside
-                .add_veth(&end(self.namespace()), &end(inside.namespace()))
-                .await?;
-        }
         // The image may forward, or check sources strictly: with several addresses answers come by another link.
-        let filter = format!("net.ipv4.conf.{name}.rp_filter");
+        let filter = format!("net.ipv4.conf.{far}.rp_filter");
         inside.namespace().set_sysctl(&filter, "2")?;
-        inside.add_address(&name, address).await?;
-        inside.set_up(&name, true).await?;
+        inside.add_address(&far, address).await?;
+        inside.set_up(&far, true).await?;
         self.inside.set_up(&name, true).await?;
-        inside.wait_until_carrying(&name, CARRYING).await?;
+        inside.wait_until_carrying(&far, CARRYING).await?;
         self.inside.wait_until_carrying(&name, CARRYING).await?;
-        let index = inside.require_link(&name).await?.index;
+        let index = inside.require_link(&far).await?.index;
         let metric = METRIC.saturating_add(index);
         let router = Route::new(Ipv4Net::from(ROUTER_ADDRESS))
-            .link(&name)
+            .link(&far)
             .source(ip)
             .metric(metric);
         let overlay = Route::new(OVERLAY)
             .via(ROUTER_ADDRESS)
-            .link(&name)
+            .link(&far)
             .source(ip)
             .metric(metric)
             .onlink();
@@ -302,8 +371,23 @@ impl Router {
         if holder.is_some_and(|holder| holder != (&addr, container)) {
             return Ok(());
         }
-        // Also where nobody holds it: an attach that was cut short may have left its link.
-        self.inside.delete_link(&link_of(ip)).await?;
+        let name = link_of(ip);
+        let note = self.inside.link(&name).await?.as_ref().and_then(Note::on);
+        match note {
+            // On its way to the next container with this address.
+            Some(Note {
+                container: None,
+                endpoint: Some(_),
+                ..
+            }) => {}
+            // Also where nobody holds it: an attach that was cut short may have left its link.
+            note => {
+                self.inside.delete_link(&name).await?;
+                if let Some(endpoint) = note.and_then(|note| note.endpoint) {
+                    state.plugged.remove(&endpoint);
+                }
+            }
+        }
         state.attached.remove(&addr);
         self.settle(&mut state).await
     }
@@ -314,16 +398,43 @@ impl Router {
     /// Where the kernel refuses.
     pub(crate) async fn attached(&self) -> Result<Vec<(ContainerName, AttachAddr)>> {
         let mut state = self.state.lock().await;
-        let links = adopt(&self.inside.links().await?);
-        if links != state.attached {
-            state.attached = links;
-            self.settle(&mut state).await?;
-        }
+        self.look(&mut state).await?;
         Ok(state
             .attached
             .iter()
             .map(|(addr, container)| (container.clone(), *addr))
             .collect())
+    }
+
+    /// Brings what is known of links to what is there.
+    pub(super) async fn look(&self, state: &mut State) -> Result<()> {
+        let Holdings { attached, plugged } = adopt(&self.inside.links().await?);
+        if attached != state.attached || plugged != state.plugged {
+            state.attached = attached;
+            state.plugged = plugged;
+            self.settle(state).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the pair of an address, both ends down, one in the router and one there.
+    pub(super) async fn add_pair(
+        &self,
+        ip: Ipv4Addr,
+        mac: MacAddr,
+        there: &Namespace,
+        mtu: u16,
+    ) -> Result<()> {
+        let name = link_of(ip);
+        let end = |namespace| {
+            VethEnd::new(&name, namespace)
+                .mac(mac)
+                .mtu(mtu.into())
+                .no_arp()
+        };
+        self.inside
+            .add_veth(&end(self.namespace()), &end(there))
+            .await
     }
 }
 
@@ -356,8 +467,18 @@ mod tests {
             let read = Note::read(&note.write()).unwrap();
             assert_eq!((read.addr, read.namespace), (addr, None));
         }
+        let plug = Plug::new("6a9c03".parse().unwrap(), "10.1.0.5/16".parse().unwrap());
+        let plugged = Note::plugged(&plug);
+        assert_eq!(Note::read(&plugged.write()), Some(plugged.clone()));
+        let taken_over = Note {
+            container: Some(container),
+            namespace: Some("/proc/1/ns/net".into()),
+            ..plugged
+        };
+        assert_eq!(Note::read(&taken_over.write()), Some(taken_over));
         for foreign in [
             "",
+            "+ 10.1.0.5/16",
             "w1",
             "w1 ",
             "w1 plugin:7",

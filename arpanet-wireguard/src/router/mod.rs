@@ -2,6 +2,7 @@
 
 mod attach;
 mod plan;
+mod plug;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 pub use self::plan::UNDERLAY_MARK;
 use arpanet_core::overlay::AttachAddr;
-use arpanet_core::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Plane, Result};
+use arpanet_core::{
+    AppAddr, AppNet, ContainerName, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result,
+};
 use arpanet_netlink::{Change, Ledger, Namespace, Netlink, Route, Rule};
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
@@ -54,6 +57,8 @@ struct State {
     mtu: u16,
     exposed: BTreeSet<Plane>,
     attached: BTreeMap<AttachAddr, ContainerName>,
+    /// Links that a runtime moves, also those that have been taken over.
+    plugged: BTreeMap<EndpointId, AppAddr>,
     /// The /8 addresses of the whole cluster.
     allowed: BTreeSet<Ipv4Addr>,
     holds: BTreeMap<NodeAddr, Vec<AppAddr>>,
@@ -67,10 +72,11 @@ struct State {
 
 impl State {
     fn application(&self) -> impl Iterator<Item = &AppAddr> {
-        self.attached.keys().filter_map(|addr| match addr {
+        let attached = self.attached.keys().filter_map(|addr| match addr {
             AttachAddr::Application(addr) => Some(addr),
             _ => None,
-        })
+        });
+        attached.chain(self.plugged.values())
     }
 
     /// /8 addresses, also those attached here that the cluster has not told of yet.
@@ -185,8 +191,10 @@ impl Router {
             .filter_map(|rule| Some(rule.from?.addr()))
             .collect();
         let refused = ledger.standing().await;
+        let attach::Holdings { attached, plugged } = attach::adopt(&inside.links().await?);
         Ok(State {
-            attached: attach::adopt(&inside.links().await?),
+            attached,
+            plugged,
             allowed,
             stale,
             rules,

@@ -7,6 +7,7 @@ mod contract;
 mod isolation;
 mod leftovers;
 mod logic;
+mod plug;
 mod site;
 mod size;
 mod underlay;

@@ -224,6 +224,13 @@ impl PluginBlock {
     }
 }
 
+/// The rest of the overlay, plugins and planes: 10.241.0.0 to 10.255.255.255.
+#[must_use]
+pub fn system_range() -> [Ipv4Net; 4] {
+    [(241, 16), (242, 15), (244, 14), (248, 13)]
+        .map(|(octet, prefix)| Ipv4Net::new_assert(Ipv4Addr::new(10, octet, 0, 0), prefix))
+}
+
 /// Whether application containers may have this address: 10.0.0.0 to 10.240.255.255.
 #[must_use]
 pub const fn is_application(ip: Ipv4Addr) -> bool {

@@ -368,8 +368,9 @@ pub trait Overlay: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Makes a link of which one end is left in the host's namespace under a name of its own. A runtime moves that end
-    /// into its container, names it, and gives it the address, the way to 169.254.1.1 as connected, and 10.0.0.0/8 by
-    /// that. A second call for an endpoint with the same address answers with the same link, wherever it is by then.
+    /// into its container, names it, and gives it the address, the way to 169.254.1.1 as connected, and those of
+    /// [`system_range`](crate::addr::system_range) by that: not all of 10.0.0.0/8, since docker puts no address on a link
+    /// to which a route leads already, and a container may be in several networks. A second call for an endpoint with the same address answers with the same link, wherever it is by then.
     ///
     /// Plugged, an address works, and is as isolated as any other. It is nobody's yet: [`attached`](Overlay::attached)
     /// does not list it, [`detach`](Overlay::detach) leaves it alone, and no process' end takes it away. Once the

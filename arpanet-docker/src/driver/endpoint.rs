@@ -1,6 +1,6 @@
 //! Containers' places in networks.
 
-use arpanet_core::addr::{OVERLAY, ROUTER_ADDRESS};
+use arpanet_core::addr::{ROUTER_ADDRESS, system_range};
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, EndpointId, Error, ErrorKind, Result};
 
@@ -101,13 +101,13 @@ impl NetworkDriver {
         })?;
         // A second way to the same place is an error to the engine. Where the first goes, the attachment's own stands: its
         // routes have a metric.
-        let static_routes = match connected {
-            true => Vec::new(),
-            false => vec![
-                StaticRoute::connected(format_args!("{ROUTER_ADDRESS}/32")),
-                StaticRoute::via(OVERLAY, ROUTER_ADDRESS),
-            ],
-        };
+        let mut static_routes = Vec::new();
+        if !connected {
+            let router = format_args!("{ROUTER_ADDRESS}/32").to_string();
+            static_routes.push(StaticRoute::connected(router));
+            let system = system_range().map(|range| StaticRoute::via(range, ROUTER_ADDRESS));
+            static_routes.extend(system);
+        }
         Ok(Joined {
             interface_name: InterfaceName {
                 src_name: plugged.link,

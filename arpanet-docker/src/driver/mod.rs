@@ -8,12 +8,14 @@
 //! | `RequestPool`, `CreateNetwork` | the network is one of the cluster, and overlaps none |
 //! | `RequestAddress` | the address is reserved for this host in the whole cluster |
 //! | `CreateEndpoint` | a link is plugged: [`Overlay::plug`](arpanet_core::Overlay::plug) |
-//! | `Join` | the engine moves the link into the container, with 169.254.1.1 and 10.0.0.0/8 as its routes |
+//! | `Join` | the engine moves the link into the container, with the ways to 169.254.1.1 and the planes |
 //! | the container runs | the cluster attaches it, as its inspection says: the link is taken over, claimed, registered |
 //! | `Leave`, `DeleteEndpoint`, `ReleaseAddress` | the link and the reservation go |
 //!
 //! A pool's id is its CIDR, so pools are nothing to be kept. There is no gateway to be told: an engine then connects the
 //! container with its `docker_gwbridge` too, which has the default route, and published ports work as on any other network.
+//! The container's routes into the overlay are those of its networks and of the planes, where it is refused at once; other
+//! networks of the cluster it tries by the default route, and the host refuses them.
 
 mod endpoint;
 mod ipam;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use arpanet_core::addr::{OVERLAY, PluginBlock, ROUTER_ADDRESS};
+use arpanet_core::addr::{OVERLAY, PluginBlock, ROUTER_ADDRESS, system_range};
 use arpanet_core::overlay::{AttachAddr, Attachment, NetNamespace, Plug};
 use arpanet_core::{AppAddr, ContainerName, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result};
 use arpanet_netlink::{Link, MacAddr, Namespace, Netlink, Route, VethEnd};
@@ -338,17 +338,19 @@ impl Router {
         self.inside.wait_until_carrying(&name, CARRYING).await?;
         let index = inside.require_link(&far).await?.index;
         let metric = METRIC.saturating_add(index);
-        let router = Route::new(Ipv4Net::from(ROUTER_ADDRESS))
-            .link(&far)
-            .source(ip)
-            .metric(metric);
-        let overlay = Route::new(OVERLAY)
-            .via(ROUTER_ADDRESS)
-            .link(&far)
-            .source(ip)
-            .metric(metric)
-            .onlink();
-        inside.set_routes(&[router, overlay]).await?;
+        let way = |to: Ipv4Net| Route::new(to).link(&far).source(ip).metric(metric);
+        let mut ways = vec![way(Ipv4Net::from(ROUTER_ADDRESS))];
+        // What a runtime moves there may be joined by more of its kind, which it refuses where a route leads already.
+        let overlay = match note.endpoint {
+            Some(_) => system_range().to_vec(),
+            None => vec![OVERLAY],
+        };
+        ways.extend(
+            overlay
+                .into_iter()
+                .map(|to| way(to).via(ROUTER_ADDRESS).onlink()),
+        );
+        inside.set_routes(&ways).await?;
         let mut routes = vec![plan::to_container(&name, ip)];
         if matches!(attachment.addr, AttachAddr::Application(addr) if addr.net().is_none()) {
             routes.push(plan::wide(routes[0].clone()));

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use arpanet_core::addr::{OVERLAY, PluginBlock, ROUTER_ADDRESS, application_range};
+use arpanet_core::addr::{OVERLAY, PluginBlock, ROUTER_ADDRESS, application_range, system_range};
 use arpanet_core::{AppAddr, AppNet, NodeAddr, Plane};
 use arpanet_netlink::{
     Change, MacAddr, Route, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN, VethPair,
@@ -54,12 +54,6 @@ const fn prohibit(priority: u32) -> Rule {
 
 fn single(ip: Ipv4Addr) -> Ipv4Net {
     Ipv4Net::from(ip)
-}
-
-/// 10.241.0.0 to 10.255.255.255: plugins and planes, without the last block of the application range.
-fn system_range() -> [Ipv4Net; 4] {
-    [(241, 16), (242, 15), (244, 14), (248, 13)]
-        .map(|(octet, prefix)| Ipv4Net::new_assert(Ipv4Addr::new(10, octet, 0, 0), prefix))
 }
 
 /// An Ethernet address that follows from the overlay's: locally administered.

@@ -1,0 +1,258 @@
+//! A real engine, and a cluster that is one namespace in the place of the overlay's router.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use arpanet_core::addr::ROUTER_ADDRESS;
+use arpanet_core::overlay::{Plug, Plugged};
+use arpanet_core::{AppAddr, AppNet, EndpointId, Error, ErrorKind, Result};
+use arpanet_docker::driver::{DriverServer, NetworkDriver, Networks};
+use arpanet_lab::Engine;
+use arpanet_netlink::{MacAddr, Namespace, Netlink, Route, VethEnd};
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+use tempfile::TempDir;
+
+/// Whether this machine has an engine to be started. Says why not, and fails where one is promised.
+pub(crate) fn has_engine() -> bool {
+    if nix::unistd::geteuid().is_root() && Path::new("/usr/sbin/dockerd").exists() {
+        return true;
+    }
+    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
+    assert!(
+        !promised.split(',').any(|name| name == "docker"),
+        "ARPANET_LIVE promises docker"
+    );
+    eprintln!("skipped: it needs root, and Debian's package docker.io");
+    false
+}
+
+/// A cluster of one host. Its router is a namespace that has 169.254.1.1 and the containers' links.
+#[derive(Debug)]
+pub(crate) struct OneHost {
+    host: Netlink,
+    pub(crate) router: Netlink,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    networks: Vec<AppNet>,
+    reserved: Vec<AppAddr>,
+    plugged: BTreeMap<EndpointId, (AppAddr, Plugged)>,
+}
+
+impl OneHost {
+    async fn new(host: &Namespace) -> Self {
+        let router = Namespace::create().unwrap().handle().unwrap();
+        router.set_up("lo", true).await.unwrap();
+        let address = Ipv4Net::from(ROUTER_ADDRESS);
+        router.add_address("lo", address).await.unwrap();
+        let forward = [("net.ipv4.ip_forward", "1")];
+        router.namespace().set_sysctls(&forward).unwrap();
+        Self {
+            host: host.handle().unwrap(),
+            router,
+            known: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn networks(&self) -> Vec<AppNet> {
+        self.known.lock().unwrap().networks.clone()
+    }
+
+    pub(crate) fn reserved(&self) -> Vec<AppAddr> {
+        self.known.lock().unwrap().reserved.clone()
+    }
+
+    pub(crate) async fn links(&self) -> usize {
+        self.router.links().await.unwrap().len() - 1
+    }
+}
+
+#[async_trait]
+impl Networks for OneHost {
+    async fn choose(&self) -> Result<AppNet> {
+        "10.7.0.0/16".parse()
+    }
+
+    async fn make(&self, net: AppNet) -> Result<()> {
+        let networks = &mut self.known.lock().unwrap().networks;
+        if net == "10.66.0.0/16".parse().unwrap() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "10.66.0.0/16 overlaps the network old",
+            ));
+        }
+        if !networks.contains(&net) {
+            networks.push(net);
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, net: AppNet) -> Result<()> {
+        let networks = &mut self.known.lock().unwrap().networks;
+        networks.retain(|other| *other != net);
+        Ok(())
+    }
+
+    async fn reserve(&self, net: AppNet, ip: Option<Ipv4Addr>) -> Result<AppAddr> {
+        let reserved = &mut self.known.lock().unwrap().reserved;
+        let first = u32::from(net.cidr().network());
+        let ip = ip.unwrap_or_else(|| {
+            (first + 2..)
+                .map(Ipv4Addr::from)
+                .find(|ip| reserved.iter().all(|other| other.ip() != *ip))
+                .unwrap()
+        });
+        let addr = AppAddr::new(Ipv4Net::new(ip, net.cidr().prefix_len()).unwrap())?;
+        if !reserved.contains(&addr) {
+            reserved.push(addr);
+        }
+        Ok(addr)
+    }
+
+    async fn release(&self, addr: AppAddr) -> Result<()> {
+        let reserved = &mut self.known.lock().unwrap().reserved;
+        reserved.retain(|other| *other != addr);
+        Ok(())
+    }
+
+    async fn plug(&self, plug: &Plug) -> Result<Plugged> {
+        if let Some((_, plugged)) = self.known.lock().unwrap().plugged.get(&plug.endpoint) {
+            return Ok(plugged.clone());
+        }
+        let ip = plug.addr.ip();
+        let link = format!("ap{:08x}", u32::from(ip));
+        let [a, b, c, d] = ip.octets();
+        let mac = plug.mac.unwrap_or([2, 0xa2, a, b, c, d]);
+        let end = |namespace| {
+            VethEnd::new(&link, namespace)
+                .mac(MacAddr::new(mac))
+                .mtu(1400)
+                .no_arp()
+        };
+        let (near, far) = (self.router.namespace(), self.host.namespace());
+        self.router.add_veth(&end(near), &end(far)).await?;
+        self.router.set_up(&link, true).await?;
+        let route = Route::new(Ipv4Net::from(ip)).link(&link);
+        self.router.set_routes(&[route]).await?;
+        let plugged = Plugged::new(link, mac);
+        let known = &mut self.known.lock().unwrap().plugged;
+        known.insert(plug.endpoint.clone(), (plug.addr, plugged.clone()));
+        Ok(plugged)
+    }
+
+    async fn unplug(&self, endpoint: &EndpointId) -> Result<()> {
+        let plugged = self.known.lock().unwrap().plugged.remove(endpoint);
+        match plugged {
+            Some((_, plugged)) => self.router.delete_link(&plugged.link).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn plugged(&self) -> Result<Vec<(EndpointId, AppAddr)>> {
+        let plugged = &self.known.lock().unwrap().plugged;
+        Ok(plugged
+            .iter()
+            .map(|(id, (addr, _))| (id.clone(), *addr))
+            .collect())
+    }
+}
+
+/// An engine that has the driver.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) engine: Engine,
+    pub(crate) cluster: Arc<OneHost>,
+    pub(crate) driver: Arc<NetworkDriver>,
+    server: Option<DriverServer>,
+    folder: TempDir,
+}
+
+impl Site {
+    pub(crate) async fn start() -> Self {
+        let engine = Engine::start().await.unwrap();
+        let cluster = Arc::new(OneHost::new(&engine.namespace().unwrap()).await);
+        let folder = tempfile::tempdir().unwrap();
+        let driver = driver(&folder, &cluster);
+        let mut site = Self {
+            engine,
+            cluster,
+            driver,
+            server: None,
+            folder,
+        };
+        site.serve();
+        site
+    }
+
+    fn serve(&mut self) {
+        let socket = self.plugin_socket();
+        let server = DriverServer::start(Arc::clone(&self.driver), socket).unwrap();
+        self.server = Some(server);
+    }
+
+    /// Where the engine looks for the plugin, as seen from here.
+    pub(crate) fn plugin_socket(&self) -> PathBuf {
+        let socket = self.engine.socket();
+        socket.parent().unwrap().join("docker/plugins/arpanet.sock")
+    }
+
+    /// The driver's process ends and another one begins.
+    pub(crate) async fn restart_driver(&mut self) {
+        self.server = None;
+        self.driver = driver(&self.folder, &self.cluster);
+        self.driver.restore().await.unwrap();
+        self.serve();
+    }
+
+    fn docker_output(&self, args: &[&str]) -> Output {
+        Command::new("/usr/bin/docker")
+            .arg("--host")
+            .arg(format!("unix://{}", self.engine.socket().display()))
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    pub(crate) fn docker(&self, args: &[&str]) -> String {
+        let output = self.docker_output(args);
+        assert!(
+            output.status.success(),
+            "{args:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// What docker says when it refuses.
+    pub(crate) fn refused(&self, args: &[&str]) -> String {
+        let output = self.docker_output(args);
+        assert!(!output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap().trim().to_owned()
+    }
+
+    pub(crate) fn create_network(&self, name: &str, subnet: &str) {
+        self.docker(&[
+            "network",
+            "create",
+            "-d",
+            "arpanet",
+            "--ipam-driver",
+            "arpanet",
+            "--subnet",
+            subnet,
+            name,
+        ]);
+    }
+}
+
+fn driver(folder: &TempDir, cluster: &Arc<OneHost>) -> Arc<NetworkDriver> {
+    let networks = Arc::clone(cluster) as Arc<dyn Networks>;
+    NetworkDriver::open(folder.path().join("driver.json"), networks).unwrap()
+}

@@ -17,8 +17,11 @@
 //! The container's routes into the overlay are those of its networks and of the planes, where it is refused at once; other
 //! networks of the cluster it tries by the default route, and the host refuses them.
 
+mod client;
 mod endpoint;
 mod ipam;
+mod journal;
+mod keeper;
 mod network;
 mod networks;
 mod protocol;
@@ -34,6 +37,7 @@ use arpanet_core::{AppAddr, AppNet, EndpointId, Error, ErrorKind, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::keeper::{KeeperConfig, end, hello, keep};
 pub use self::networks::Networks;
 pub use self::server::{DriverServer, SOCKET};
 use self::state::Kept;
@@ -85,11 +89,9 @@ impl NetworkDriver {
     }
 
     /// Brings the cluster to what was promised to the engine before this process: reserves the addresses again, removes
-    /// links of endpoints that are gone. Before the first [`answer`](Self::answer).
-    ///
-    /// # Errors
-    /// None of its own: what can't be brought back is logged, and mended by the cluster's own reconciliation.
-    pub async fn restore(&self) -> Result<()> {
+    /// links of endpoints that are gone. What can't be brought back is logged, and mended by the cluster's own
+    /// reconciliation.
+    async fn restore(&self) {
         self.drop_idle(now()).await;
         let state = self.kept.state().clone();
         for given in state.addresses.values() {
@@ -112,7 +114,6 @@ impl NetworkDriver {
             }
             Err(error) => tracing::warn!(%error, "the links of endpoints can't be listed"),
         }
-        Ok(())
     }
 
     /// The networks that the engine of this host has.
@@ -159,29 +160,21 @@ impl NetworkDriver {
 
     /// Answers one request: its path without the slash, such as `NetworkDriver.Join`, and its body.
     pub async fn answer(&self, method: &str, body: &[u8]) -> Answer {
-        let outcome = self.dispatch(method, body).await;
-        let known = outcome.is_some();
-        let body = outcome.unwrap_or_else(|| {
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("the arpanet driver knows no method {method}"),
-            ))
-        });
-        let body = body.unwrap_or_else(|error| {
-            tracing::warn!(method, %error, hint = error.hint(), "refused");
-            encode(&protocol::Refusal::new(sentence(&error))).unwrap_or_default()
-        });
-        Answer { known, body }
+        if let Some(answer) = always(method) {
+            return answer;
+        }
+        match self.dispatch(method, body).await {
+            None => Answer::unknown(method),
+            Some(Ok(body)) => Answer { known: true, body },
+            Some(Err(error)) => {
+                tracing::warn!(method, error = sentence(&error), "refused");
+                refusal(&error)
+            }
+        }
     }
 
     async fn dispatch(&self, method: &str, body: &[u8]) -> Option<Result<Vec<u8>>> {
         Some(match method {
-            "Plugin.Activate" => encode(&protocol::Activation {
-                implements: ["NetworkDriver", "IpamDriver"],
-            }),
-            "NetworkDriver.GetCapabilities" => {
-                encode(&protocol::DriverCapabilities { scope: "local" })
-            }
             "NetworkDriver.CreateNetwork" => {
                 reply(body, async |it| self.create_network(it).await).await
             }
@@ -199,20 +192,7 @@ impl NetworkDriver {
             }
             "NetworkDriver.Join" => reply(body, async |it| self.join(it).await).await,
             "NetworkDriver.Leave" => reply(body, async |it| self.leave(it)).await,
-            "NetworkDriver.ProgramExternalConnectivity"
-            | "NetworkDriver.RevokeExternalConnectivity"
-            | "NetworkDriver.DiscoverNew"
-            | "NetworkDriver.DiscoverDelete" => encode(&protocol::Empty {}),
-            "IpamDriver.GetCapabilities" => encode(&protocol::IpamCapabilities {
-                requires_mac_address: false,
-                requires_request_replay: false,
-            }),
-            "IpamDriver.GetDefaultAddressSpaces" => encode(&protocol::AddressSpaces {
-                local_default_address_space: "ArpanetLocal",
-                global_default_address_space: "ArpanetGlobal",
-            }),
             "IpamDriver.RequestPool" => reply(body, async |it| self.request_pool(it).await).await,
-            "IpamDriver.ReleasePool" => encode(&protocol::Empty {}),
             "IpamDriver.RequestAddress" => {
                 reply(body, async |it| self.request_address(it).await).await
             }
@@ -243,6 +223,60 @@ fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(message).map_err(|source| {
         Error::new(ErrorKind::Internal, "an answer can't be written").with_source(source)
     })
+}
+
+/// The answer to what is the same whoever answers: what the driver is, and what it has nothing to do for.
+fn always(method: &str) -> Option<Answer> {
+    let body = match method {
+        "Plugin.Activate" => encode(&protocol::Activation {
+            implements: ["NetworkDriver", "IpamDriver"],
+        }),
+        "NetworkDriver.GetCapabilities" => encode(&protocol::DriverCapabilities { scope: "local" }),
+        "NetworkDriver.ProgramExternalConnectivity"
+        | "NetworkDriver.RevokeExternalConnectivity"
+        | "NetworkDriver.DiscoverNew"
+        | "NetworkDriver.DiscoverDelete"
+        | "IpamDriver.ReleasePool" => encode(&protocol::Empty {}),
+        "IpamDriver.GetCapabilities" => encode(&protocol::IpamCapabilities {
+            requires_mac_address: false,
+            requires_request_replay: false,
+        }),
+        "IpamDriver.GetDefaultAddressSpaces" => encode(&protocol::AddressSpaces {
+            local_default_address_space: "ArpanetLocal",
+            global_default_address_space: "ArpanetGlobal",
+        }),
+        _ => return None,
+    };
+    Some(body.into())
+}
+
+fn refusal(error: &Error) -> Answer {
+    Answer {
+        known: true,
+        body: encode(&protocol::Refusal::new(sentence(error))).unwrap_or_default(),
+    }
+}
+
+impl Answer {
+    fn unknown(method: &str) -> Self {
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            format!("the arpanet driver knows no method {method}"),
+        );
+        Self {
+            known: false,
+            ..refusal(&error)
+        }
+    }
+}
+
+impl From<Result<Vec<u8>>> for Answer {
+    fn from(body: Result<Vec<u8>>) -> Self {
+        match body {
+            Ok(body) => Self { known: true, body },
+            Err(error) => refusal(&error),
+        }
+    }
 }
 
 /// All that is known of a failure, in the one line that the engine passes on.

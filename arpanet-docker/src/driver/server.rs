@@ -1,4 +1,4 @@
-//! The socket at which the engine finds the driver.
+//! The socket at which the driver answers.
 
 use std::fs;
 use std::io;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 use arpanet_core::{Error, ErrorKind, Result};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
-use super::NetworkDriver;
+use super::journal::Journal;
 use super::protocol::CONTENT_TYPE;
+use super::{Answer, NetworkDriver};
 
 /// Where engines look for it.
 pub const SOCKET: &str = "/run/docker/plugins/arpanet.sock";
@@ -29,25 +29,32 @@ pub struct DriverServer {
 }
 
 impl DriverServer {
-    /// Answers at a socket, which only root may open. What an earlier process left there is replaced.
+    /// Brings back what was promised to the engine before, does what is in the journal of the [`keeper`](super::keep), and
+    /// answers at a socket, which only root may open: the engine's, where there is no keeper, or the one that the keeper
+    /// hands on to. What an earlier process left there is replaced.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when the socket can't be made.
-    pub fn start(driver: Arc<NetworkDriver>, socket: impl Into<PathBuf>) -> Result<Self> {
+    /// [`ErrorKind::Unavailable`] when the socket can't be made, [`ErrorKind::Internal`] when the journal can't be read.
+    pub async fn start(
+        driver: Arc<NetworkDriver>,
+        socket: impl Into<PathBuf>,
+        journal: Option<&Path>,
+    ) -> Result<Self> {
         let socket = socket.into();
-        let listener = listen(&socket).map_err(|source| {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("the socket {} can't be made", socket.display()),
-            )
-            .with_source(source)
-        })?;
-        let router = Router::new().fallback(answer).with_state(driver);
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the network driver answers no more");
+        let listener = listen(&socket)?;
+        // Listening from here on: who finds nobody any more writes to the journal before we have its lock, or never.
+        if let Some(journal) = journal {
+            let mut journal = Journal::lock(journal).await?;
+            for ended in journal.read()? {
+                driver.answer(&ended.method, ended.body.as_bytes()).await;
             }
-        });
+            journal.clear()?;
+        }
+        driver.restore().await;
+        let task = tokio::spawn(serve(listener, move |method, body| {
+            let driver = Arc::clone(&driver);
+            async move { driver.answer(&method, &body).await }
+        }));
         Ok(Self { socket, task })
     }
 }
@@ -60,34 +67,58 @@ impl Drop for DriverServer {
 }
 
 /// Never without a socket: a new one takes the old one's place.
-pub(super) fn listen(socket: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = socket.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    // Engines take what ends in `.sock` or `.spec` for a plugin.
-    let beside = socket.with_extension("new");
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&beside)?;
-    fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&beside, socket)?;
-    Ok(listener)
+pub(super) fn listen(socket: &Path) -> Result<UnixListener> {
+    let bind = || -> io::Result<UnixListener> {
+        if let Some(folder) = socket.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // Engines take what ends in `.sock` or `.spec` for a plugin.
+        let beside = socket.with_extension("new");
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&beside)?;
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&beside, socket)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!("the socket {} can't be made", socket.display()),
+        )
+        .with_source(source)
+    })
 }
 
-async fn answer(State(driver): State<Arc<NetworkDriver>>, uri: Uri, body: Bytes) -> Response {
-    let method = uri.path().trim_start_matches('/').to_owned();
-    // To its end, also when the engine hangs up: what was begun is kept, and found again when it asks again.
-    let done = tokio::spawn(async move { driver.answer(&method, &body).await });
-    match done.await {
-        Ok(answer) => {
-            let status = match answer.known {
-                true => StatusCode::OK,
-                false => StatusCode::NOT_FOUND,
-            };
-            (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], answer.body).into_response()
+/// Answers for ever.
+pub(super) async fn serve<F>(
+    listener: UnixListener,
+    answer: impl Fn(String, Bytes) -> F + Clone + Send + Sync + 'static,
+) where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let handler = move |uri: Uri, body: Bytes| {
+        let method = uri.path().trim_start_matches('/').to_owned();
+        // To its end, also when the engine hangs up: what was begun is kept, and found again when it asks again.
+        let done = tokio::spawn(answer(method, body));
+        async move {
+            match done.await {
+                Ok(answer) => write(answer),
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            }
         }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    if let Err(error) = axum::serve(listener, Router::new().fallback(handler)).await {
+        tracing::error!(%error, "the network driver answers no more");
     }
+}
+
+fn write(answer: Answer) -> Response {
+    let status = match answer.known {
+        true => StatusCode::OK,
+        false => StatusCode::NOT_FOUND,
+    };
+    (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], answer.body).into_response()
 }

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod keeper;
 mod site;
 
 use arpanet_lab::{Ending, IMAGE};
@@ -273,7 +274,7 @@ async fn engine_and_driver_restart_and_nothing_is_lost_or_left() {
         assert!(addresses.contains("10.1.0.5/16"), "{addresses}");
         assert_eq!(site.cluster.reserved(), ["10.1.0.5/16".parse().unwrap()]);
         assert_eq!(site.cluster.links().await, 1);
-        assert_eq!(site.driver.endpoints().len(), 1);
+        assert_eq!(site.driver().endpoints().len(), 1);
     }
     site.docker(&["rm", "-f", "c1", "c2"]);
     site.docker(&["network", "rm", "shop"]);

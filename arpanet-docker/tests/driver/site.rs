@@ -5,16 +5,18 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arpanet_core::addr::ROUTER_ADDRESS;
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, AppNet, EndpointId, Error, ErrorKind, Result};
-use arpanet_docker::driver::{DriverServer, NetworkDriver, Networks};
+use arpanet_docker::driver::{self, DriverServer, KeeperConfig, NetworkDriver, Networks};
 use arpanet_lab::Engine;
 use arpanet_netlink::{MacAddr, Namespace, Netlink, Route, VethEnd};
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use tempfile::TempDir;
+use tokio::net::UnixListener;
 
 /// Whether this machine has an engine to be started. Says why not, and fails where one is promised.
 pub(crate) fn has_engine() -> bool {
@@ -163,37 +165,128 @@ impl Networks for OneHost {
     }
 }
 
+/// The driver's process: it answers while it is started.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) driver: Arc<NetworkDriver>,
+    cluster: Arc<OneHost>,
+    folder: PathBuf,
+    socket: PathBuf,
+    server: Option<DriverServer>,
+}
+
+impl Agent {
+    fn new(folder: PathBuf, socket: PathBuf, cluster: &Arc<OneHost>) -> Self {
+        Self {
+            driver: open_driver(&folder, cluster),
+            cluster: Arc::clone(cluster),
+            folder,
+            socket,
+            server: None,
+        }
+    }
+
+    pub(crate) async fn start(&mut self) {
+        self.driver = open_driver(&self.folder, &self.cluster);
+        let journal = self.folder.join("journal");
+        let server = DriverServer::start(Arc::clone(&self.driver), &self.socket, Some(&journal));
+        self.server = Some(server.await.unwrap());
+    }
+
+    /// Returns once somebody connects to where the agent would answer, and is turned away.
+    pub(crate) async fn wait_until_asked(&self) {
+        let listener = UnixListener::bind(&self.socket).unwrap();
+        listener.accept().await.unwrap();
+        std::fs::remove_file(&self.socket).unwrap();
+    }
+}
+
 /// An engine that has the driver.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) engine: Engine,
     pub(crate) cluster: Arc<OneHost>,
-    pub(crate) driver: Arc<NetworkDriver>,
-    server: Option<DriverServer>,
+    agent: Option<Agent>,
+    keepers: Vec<Task>,
     folder: TempDir,
 }
 
+#[derive(Debug)]
+struct Task(tokio::task::JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Site {
+    /// The agent has the plugin's socket itself.
     pub(crate) async fn start() -> Self {
-        let engine = Engine::start().await.unwrap();
-        let cluster = Arc::new(OneHost::new(&engine.namespace().unwrap()).await);
-        let folder = tempfile::tempdir().unwrap();
-        let driver = driver(&folder, &cluster);
-        let mut site = Self {
-            engine,
-            cluster,
-            driver,
-            server: None,
-            folder,
-        };
-        site.serve();
+        let mut site = Self::bare().await;
+        let folder = site.folder.path().to_owned();
+        let agent = Agent::new(folder, site.plugin_socket(), &site.cluster);
+        site.agent = Some(agent);
+        site.start_agent().await;
         site
     }
 
-    fn serve(&mut self) {
-        let socket = self.plugin_socket();
-        let server = DriverServer::start(Arc::clone(&self.driver), socket).unwrap();
-        self.server = Some(server);
+    /// A keeper has it, and hands on to the agent.
+    pub(crate) async fn start_kept(patience: Duration) -> Self {
+        let mut site = Self::bare().await;
+        site.start_keeper(patience).await;
+        site.agent = Some(site.agent());
+        site.start_agent().await;
+        site
+    }
+
+    async fn bare() -> Self {
+        let engine = Engine::start().await.unwrap();
+        let cluster = Arc::new(OneHost::new(&engine.namespace().unwrap()).await);
+        Self {
+            engine,
+            cluster,
+            agent: None,
+            keepers: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// An agent behind the keeper, not started.
+    pub(crate) fn agent(&self) -> Agent {
+        let folder = self.folder.path().to_owned();
+        Agent::new(folder, self.folder.path().join("agent.sock"), &self.cluster)
+    }
+
+    pub(crate) fn take(&mut self, agent: Agent) {
+        self.agent = Some(agent);
+    }
+
+    pub(crate) async fn start_keeper(&mut self, patience: Duration) {
+        let config = KeeperConfig::new(
+            self.plugin_socket(),
+            self.folder.path().join("agent.sock"),
+            self.folder.path().join("journal"),
+        );
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let keeper = tokio::spawn(async move {
+            let keeping = driver::keep(config.patience(patience), || ready.send(()).unwrap());
+            keeping.await.unwrap();
+        });
+        is_ready.await.unwrap();
+        self.keepers.push(Task(keeper));
+    }
+
+    pub(crate) fn driver(&self) -> &NetworkDriver {
+        &self.agent.as_ref().unwrap().driver
+    }
+
+    pub(crate) fn stop_agent(&mut self) {
+        self.agent.as_mut().unwrap().server = None;
+    }
+
+    pub(crate) async fn start_agent(&mut self) {
+        self.agent.as_mut().unwrap().start().await;
     }
 
     /// Where the engine looks for the plugin, as seen from here.
@@ -204,10 +297,8 @@ impl Site {
 
     /// The driver's process ends and another one begins.
     pub(crate) async fn restart_driver(&mut self) {
-        self.server = None;
-        self.driver = driver(&self.folder, &self.cluster);
-        self.driver.restore().await.unwrap();
-        self.serve();
+        self.stop_agent();
+        self.start_agent().await;
     }
 
     fn docker_output(&self, args: &[&str]) -> Output {
@@ -252,7 +343,7 @@ impl Site {
     }
 }
 
-fn driver(folder: &TempDir, cluster: &Arc<OneHost>) -> Arc<NetworkDriver> {
+fn open_driver(folder: &Path, cluster: &Arc<OneHost>) -> Arc<NetworkDriver> {
     let networks = Arc::clone(cluster) as Arc<dyn Networks>;
-    NetworkDriver::open(folder.path().join("driver.json"), networks).unwrap()
+    NetworkDriver::open(folder.join("driver.json"), networks).unwrap()
 }

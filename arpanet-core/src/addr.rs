@@ -231,6 +231,24 @@ pub fn system_range() -> [Ipv4Net; 4] {
         .map(|(octet, prefix)| Ipv4Net::new_assert(Ipv4Addr::new(10, octet, 0, 0), prefix))
 }
 
+impl serde::Serialize for PluginBlock {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for PluginBlock {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        let octet = u8::deserialize(deserializer)?;
+        Self::new(octet).ok_or_else(|| serde::de::Error::custom("a plugin block is 241 to 252"))
+    }
+}
+
 /// Whether application containers may have this address: 10.0.0.0 to 10.240.255.255.
 #[must_use]
 pub const fn is_application(ip: Ipv4Addr) -> bool {

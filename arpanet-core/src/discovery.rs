@@ -236,7 +236,7 @@ impl Member {
     }
 }
 
-/// The key of a record among its owner's: a path of DNS labels and addresses with `/`, at most 128 bytes.
+/// The key of a record among its owner's: a path of names and addresses with `/`, at most 128 bytes.
 pub type RecordKey = String;
 
 /// Something a node says of itself to all others: an announcement, a claim, a network.

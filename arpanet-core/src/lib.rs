@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod discovery;
 mod error;
 pub mod kv;
+pub mod label;
 pub mod memory;
 #[cfg(feature = "mock")]
 pub mod mock;

@@ -103,17 +103,48 @@ label!(
     Tag, "tag", ""
 );
 
-label!(
-    /// A container's name: a DNS label.
-    ///
-    /// ```
-    /// use arpanet_core::ContainerName;
-    /// assert_eq!("w1".parse::<ContainerName>()?.as_str(), "w1");
-    /// assert!("-w1".parse::<ContainerName>().is_err());
-    /// # Ok::<(), arpanet_core::Error>(())
-    /// ```
-    ContainerName, "container", ""
-);
+/// A container's name, as engines have them: 1 to 100 letters, digits, `_`, `.` and `-`, beginning with a letter or digit.
+///
+/// ```
+/// use arpanet_core::ContainerName;
+/// assert_eq!("shop_web_1".parse::<ContainerName>()?.as_str(), "shop_web_1");
+/// assert!("-w1".parse::<ContainerName>().is_err());
+/// # Ok::<(), arpanet_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerName(std::sync::Arc<str>);
+
+impl ContainerName {
+    /// The name, as it was written: engines tell upper from lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ContainerName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let valid = (1..=100).contains(&text.len())
+            && text.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        if valid {
+            return Ok(Self(text.into()));
+        }
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("{text:?} can't be the name of a container"),
+        )
+        .with_hint(
+            "a container's name is 1 to 100 letters, digits, _, . and -, and begins with a letter or digit",
+        ))
+    }
+}
+
+impl_text!(ContainerName);
 
 /// What tells one instance from every other in the cluster: 1 to 128 printable ASCII characters without space, `/` or `"`.
 ///

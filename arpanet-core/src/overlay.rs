@@ -198,7 +198,7 @@ pub enum AttachAddr {
     /// An application address: confined to its network, or /8.
     Application(AppAddr),
     /// This node's address in a plugin block, with the reach of a system part.
-    Plugin(#[serde(with = "plugin_octet")] PluginBlock),
+    Plugin(PluginBlock),
 }
 
 /// A link to be made for a container that is not there yet, for its runtime to move.
@@ -247,26 +247,6 @@ impl Plugged {
     #[must_use]
     pub const fn new(link: String, mac: [u8; 6]) -> Self {
         Self { link, mac }
-    }
-}
-
-mod plugin_octet {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::addr::{Plane, PluginBlock};
-
-    pub(super) fn serialize<S: Serializer>(
-        block: &PluginBlock,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u8(Plane::Plugin(*block).octet())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<PluginBlock, D::Error> {
-        let octet = u8::deserialize(deserializer)?;
-        PluginBlock::new(octet).ok_or_else(|| de::Error::custom("a plugin block is 241 to 252"))
     }
 }
 

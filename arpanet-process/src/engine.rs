@@ -343,6 +343,12 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<ContainerName> {
     let Some(name) = &spec.name else {
         return Err(refused("a container needs a name".to_owned()));
     };
+    // It becomes the host name, too (sethostname(2)).
+    if name.as_str().len() > 64 {
+        return Err(refused(format!(
+            "the name {name} is longer than 64 characters"
+        )));
+    }
     if let Some(image) = &spec.image {
         let message = format!("the process runtime has no images, so {image} can't be run");
         return Err(refused(message).with_hint("give a command of this host instead"));

@@ -5,14 +5,13 @@ use arpanet_core::{AppAddr, ContainerName, Result};
 use clap::Args;
 
 use super::Context;
-use super::run::net_request;
 
 #[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
     /// The container
     name: ContainerName,
-    /// An address, as in 10.1.0.5/16, or a network for any free one of it, as in 10.1.0.0/16
-    #[arg(value_name = "ADDR", value_parser = net_request)]
+    /// An address, as in 10.1.0.5/16, or a network for any free one of it, as in 10.1.0.0/16 or by its name
+    #[arg(value_name = "ADDR")]
     net: NetRequest,
 }
 

@@ -1,7 +1,7 @@
 //! `arpanet2 ps`
 
 use arpanet_core::Result;
-use arpanet_core::runtime::{Container, ContainerState, NetRequest};
+use arpanet_core::runtime::{Container, ContainerState};
 
 use super::Context;
 use crate::output::table;
@@ -21,11 +21,7 @@ fn row(container: &Container) -> Vec<String> {
         .spec
         .nets
         .iter()
-        .map(|request| match request {
-            NetRequest::Addr(addr) => addr.to_string(),
-            NetRequest::Net(net) => net.to_string(),
-            _ => "?".to_owned(),
-        })
+        .map(ToString::to_string)
         .collect();
     vec![
         container.name.to_string(),

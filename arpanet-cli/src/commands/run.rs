@@ -12,8 +12,8 @@ pub(crate) struct RunArgs {
     /// The container's name
     #[arg(long)]
     name: Option<ContainerName>,
-    /// A network to be in, as in 10.1.0.0/16, or an address of it, as in 10.1.0.5/16; several with commas
-    #[arg(long = "net", value_name = "NET", value_delimiter = ',', value_parser = net_request)]
+    /// A network to be in, as in 10.1.0.0/16 or by its name, or an address of it, as in 10.1.0.5/16; several with commas
+    #[arg(long = "net", value_name = "NET", value_delimiter = ',')]
     nets: Vec<NetRequest>,
     /// The service it provides
     #[arg(long)]
@@ -39,19 +39,6 @@ pub(crate) struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true)]
     command: Vec<String>,
-}
-
-pub(super) fn net_request(text: &str) -> Result<NetRequest> {
-    // A network's own address names the network, any other an address of it.
-    match text.parse() {
-        Ok(net) => Ok(NetRequest::Net(net)),
-        Err(net) => text.parse().map(NetRequest::Addr).map_err(|error: Error| {
-            let is_address = text
-                .split_once('/')
-                .is_some_and(|(ip, prefix)| prefix == "8" || !ip.ends_with(".0"));
-            if is_address { error } else { net }
-        }),
-    }
 }
 
 fn restart_policy(text: &str) -> Result<RestartPolicy> {

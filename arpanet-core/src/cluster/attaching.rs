@@ -35,12 +35,14 @@ impl Cluster {
             let message = format!("the container {name} has ended");
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
+        let request = node.view().resolve_net(&request)?;
         let before = Given::of(&container.spec);
         let held = Self::addresses(&container)
             .into_iter()
-            .find(|held| match request {
-                NetRequest::Addr(addr) => *held == addr,
-                NetRequest::Net(net) => held.net() == Some(net),
+            .find(|held| match &request {
+                NetRequest::Addr(addr) => held == addr,
+                NetRequest::Net(net) => held.net() == Some(*net),
+                NetRequest::Named(_) => false,
             });
         let (addr, given) = match held {
             Some(held) => (held, before.clone()),
@@ -49,7 +51,7 @@ impl Cluster {
                 if let Some(net) = net_of(&request) {
                     view.check_apart(net)?;
                 }
-                let addr = view.place(node.me, name, request, &view.records.taken())?;
+                let addr = view.place(node.me, name, &request, &view.records.taken())?;
                 let given = before.clone().and(addr, view.records.next_epoch());
                 (addr, given)
             }

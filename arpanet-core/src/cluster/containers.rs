@@ -8,13 +8,14 @@ use super::view::View;
 use super::{Cluster, Node, address};
 use crate::addr::ROUTER_ADDRESS;
 use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
-use crate::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Result};
+use crate::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Result, ServiceName};
 
-/// The network that is asked for, or that the address is in; none for a /8 address.
+/// The network that is asked for, or that the address is in; none for a /8 address, or by a name.
 pub(super) fn net_of(request: &NetRequest) -> Option<AppNet> {
     match request {
         NetRequest::Net(net) => Some(*net),
         NetRequest::Addr(addr) => addr.net(),
+        NetRequest::Named(_) => None,
     }
 }
 
@@ -27,7 +28,8 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] when the name is taken by another spec or an address by another container;
-    /// [`ErrorKind::Exhausted`] when a network is full; those of the layers. Nothing is left behind then.
+    /// [`ErrorKind::NotFound`] for a network's name that nobody gave; [`ErrorKind::Exhausted`] when a network is full;
+    /// those of the layers. Nothing is left behind then.
     pub async fn run(&self, spec: &ContainerSpec) -> Result<Container> {
         let node = &self.node;
         let runtime = node.runtime()?;
@@ -35,16 +37,11 @@ impl Cluster {
             Some(name) => name.clone(),
             None => node.unused_name()?,
         };
+        let mut spec = spec.clone();
+        spec.name = Some(name.clone());
+        node.view().resolve_nets(&mut spec)?;
         match runtime.inspect(&name).await {
-            Ok(present)
-                if !plan::satisfies(
-                    &present.spec,
-                    &ContainerSpec {
-                        name: Some(name.clone()),
-                        ..spec.clone()
-                    },
-                ) =>
-            {
+            Ok(present) if !plan::satisfies(&present.spec, &spec) => {
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!("there is another container called {name} here"),
@@ -56,7 +53,7 @@ impl Cluster {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let complete = node.complete(spec, name.clone())?;
+        let complete = node.complete(&spec, name.clone())?;
         match node.bring_up(&complete).await {
             Ok(container) => Ok(container),
             Err(error) => {
@@ -89,18 +86,45 @@ impl Cluster {
     }
 }
 
+fn no_network(name: &ServiceName) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("there is no network called {name}"),
+    )
+    .with_hint(format!(
+        "make it with: arpanet2 networks create {name} 10.1.0.0/16, or name its CIDR"
+    ))
+}
+
 impl View {
+    /// A network by its CIDR where it was named.
+    pub(super) fn resolve_net(&self, request: &NetRequest) -> Result<NetRequest> {
+        let NetRequest::Named(name) = request else {
+            return Ok(request.clone());
+        };
+        let net = self.network_called(name).ok_or_else(|| no_network(name))?;
+        Ok(NetRequest::Net(net))
+    }
+
+    fn resolve_nets(&self, spec: &mut ContainerSpec) -> Result<()> {
+        for request in &mut spec.nets {
+            *request = self.resolve_net(request)?;
+        }
+        Ok(())
+    }
+
     /// The address that answers a request: the one that is asked for, unless another container holds it, or a free one.
     pub(super) fn place(
         &self,
         me: NodeAddr,
         name: &ContainerName,
-        request: NetRequest,
+        request: &NetRequest,
         taken: &BTreeSet<Ipv4Addr>,
     ) -> Result<AppAddr> {
-        let addr = match request {
-            NetRequest::Net(net) => return address::pick(net, me, |ip| taken.contains(&ip)),
+        let addr = match self.resolve_net(request)? {
             NetRequest::Addr(addr) => addr,
+            NetRequest::Net(net) => return address::pick(net, me, |ip| taken.contains(&ip)),
+            NetRequest::Named(name) => return Err(no_network(&name)),
         };
         match self.records.holder(addr.ip()) {
             Some(holder) if (holder.node, &holder.container) != (me, name) => Err(Error::new(
@@ -150,7 +174,7 @@ impl Node {
             }
         }
         for request in &mut complete.nets {
-            let addr = view.place(self.me, &name, *request, &taken)?;
+            let addr = view.place(self.me, &name, request, &taken)?;
             taken.insert(addr.ip());
             *request = NetRequest::Addr(addr);
         }

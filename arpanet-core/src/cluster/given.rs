@@ -65,9 +65,9 @@ impl Given {
 }
 
 fn spec_addresses(spec: &ContainerSpec) -> impl Iterator<Item = AppAddr> {
-    spec.nets.iter().filter_map(|request| match *request {
-        NetRequest::Addr(addr) => Some(addr),
-        NetRequest::Net(_) => None,
+    spec.nets.iter().filter_map(|request| match request {
+        NetRequest::Addr(addr) => Some(*addr),
+        NetRequest::Net(_) | NetRequest::Named(_) => None,
     })
 }
 

@@ -66,6 +66,13 @@ impl View {
             .collect()
     }
 
+    /// The network with this name.
+    pub(super) fn network_called(&self, name: &crate::ServiceName) -> Option<AppNet> {
+        let versions = self.network_versions();
+        let (version, _) = versions.get(name.as_str())?;
+        (!version.removed).then_some(version.net)
+    }
+
     /// Refuses a network that shares addresses with another, which has a name or a container.
     pub(super) fn check_apart(&self, net: AppNet) -> Result<()> {
         let crosses = |other: AppNet| other != net && other.overlaps(net);

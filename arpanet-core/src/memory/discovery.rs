@@ -148,9 +148,9 @@ fn check_key(key: &str) -> Result<()> {
     let valid = (1..=KEY_LIMIT).contains(&key.len())
         && key.split('/').all(|part| {
             !part.is_empty()
-                && part.bytes().all(|byte| {
-                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:".contains(&byte)
-                })
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
         });
     if valid {
         return Ok(());

@@ -158,6 +158,12 @@ mod tests {
 
     #[test]
     fn every_check_stands_for_a_sentence_of_the_contract() {
-        crate::conformance::check::assert_quoted(include_str!("../../runtime.rs"), &suite());
+        crate::conformance::check::assert_quoted(
+            concat!(
+                include_str!("../../runtime/mod.rs"),
+                include_str!("../../runtime/spec.rs")
+            ),
+            &suite(),
+        );
     }
 }

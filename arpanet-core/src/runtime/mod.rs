@@ -1,18 +1,23 @@
 //! The runtime layer: containers on this host.
 
-use std::collections::BTreeMap;
+mod check;
+mod spec;
+
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use self::check::{Check, EngineHealth, Probe};
+pub use self::spec::{ContainerSpec, Environment, NetRequest, RestartPolicy, ServiceRequest};
+
 use crate::overlay::NetNamespace;
 use crate::watch::Watch;
-use crate::{AppAddr, AppNet, ContainerName, Error, Result, ServiceName, Tag};
+use crate::{ContainerName, Error, Result};
 
 /// What a runtime can do. What it can't do answers [`Unsupported`](crate::ErrorKind::Unsupported), at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,172 +74,6 @@ impl RuntimeCapabilities {
     }
 }
 
-/// The environment of a container. Values never show in `Debug`.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Environment(pub BTreeMap<String, String>);
-
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// When a container is started again after it ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum RestartPolicy {
-    /// Never.
-    #[default]
-    No,
-    /// When it ended with an exit code other than 0.
-    OnFailure,
-    /// Whenever it ends without having been stopped.
-    Always,
-}
-
-/// An application network a container is to be in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-#[non_exhaustive]
-pub enum NetRequest {
-    /// This very address.
-    Addr(AppAddr),
-    /// Any free address of this network.
-    Net(AppNet),
-}
-
-/// The service a container provides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ServiceRequest {
-    /// Its name.
-    pub name: ServiceName,
-    /// The port, 0 when it has none of interest.
-    pub port: u16,
-    /// Names within the service.
-    #[serde(default)]
-    pub tags: Vec<Tag>,
-}
-
-impl ServiceRequest {
-    /// A service without tags.
-    #[must_use]
-    pub const fn new(name: ServiceName, port: u16) -> Self {
-        Self {
-            name,
-            port,
-            tags: Vec::new(),
-        }
-    }
-}
-
-/// A container as it is wanted.
-///
-/// ```
-/// use arpanet_core::runtime::ContainerSpec;
-/// let spec = ContainerSpec::command(["httpd", "-f"])
-///     .named("w1".parse()?)
-///     .net("10.1.0.0/16".parse()?)
-///     .service("web".parse()?, 80);
-/// assert!(spec.image.is_none());
-/// # Ok::<(), arpanet_core::Error>(())
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct ContainerSpec {
-    /// Its name; one is made up where there is none.
-    pub name: Option<ContainerName>,
-    /// The image; `None` runs a command of the host (in runtimes without images).
-    pub image: Option<String>,
-    /// The command and its arguments; empty runs the image's own.
-    pub command: Vec<String>,
-    /// Added to the runtime's own environment.
-    pub env: Environment,
-    /// The user to run as, by name or number; `None` is the image's or the agent's own.
-    pub user: Option<String>,
-    /// The directory to start in.
-    pub workdir: Option<String>,
-    /// Started again after it ended?
-    pub restart: RestartPolicy,
-    /// How long a stop waits between SIGTERM and SIGKILL; 10 s where there is none.
-    pub stop_grace: Option<Duration>,
-    /// The networks it is in.
-    pub nets: Vec<NetRequest>,
-    /// The service it provides.
-    pub service: Option<ServiceRequest>,
-    /// DNS servers; the cluster logic fills it.
-    pub dns: Vec<Ipv4Addr>,
-    /// DNS search domains; the cluster logic fills it.
-    pub dns_search: Vec<String>,
-    /// Free labels.
-    pub labels: BTreeMap<String, String>,
-}
-
-impl ContainerSpec {
-    /// Runs an image.
-    #[must_use]
-    pub fn image(image: impl Into<String>) -> Self {
-        Self {
-            image: Some(image.into()),
-            ..Self::default()
-        }
-    }
-
-    /// Runs a command of the host.
-    #[must_use]
-    pub fn command<S: Into<String>>(command: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            command: command.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
-    }
-
-    /// With this name.
-    #[must_use]
-    pub fn named(mut self, name: ContainerName) -> Self {
-        self.name = Some(name);
-        self
-    }
-
-    /// In this network too, at any free address.
-    #[must_use]
-    pub fn net(mut self, net: AppNet) -> Self {
-        self.nets.push(NetRequest::Net(net));
-        self
-    }
-
-    /// With this address too.
-    #[must_use]
-    pub fn addr(mut self, addr: AppAddr) -> Self {
-        self.nets.push(NetRequest::Addr(addr));
-        self
-    }
-
-    /// Providing this service.
-    #[must_use]
-    pub fn service(mut self, name: ServiceName, port: u16) -> Self {
-        self.service = Some(ServiceRequest::new(name, port));
-        self
-    }
-
-    /// With this environment variable.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.0.insert(name.into(), value.into());
-        self
-    }
-
-    /// With this label.
-    #[must_use]
-    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.insert(name.into(), value.into());
-        self
-    }
-}
-
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -267,6 +106,12 @@ pub struct Container {
     pub namespace: Option<NetNamespace>,
     /// When it was made.
     pub created: SystemTime,
+    /// What the engine's own check says; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<EngineHealth>,
+    /// What can't be read of what it wants, a sentence for each (see [`label::read`](crate::label::read)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 impl Container {
@@ -285,6 +130,8 @@ impl Container {
             state: ContainerState::Created,
             namespace: None,
             created,
+            health: None,
+            problems: Vec::new(),
         }
     }
 
@@ -292,6 +139,20 @@ impl Container {
     #[must_use]
     pub const fn state(mut self, state: ContainerState) -> Self {
         self.state = state;
+        self
+    }
+
+    /// With this health by the engine's own check.
+    #[must_use]
+    pub const fn health(mut self, health: Option<EngineHealth>) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// With what can't be read of what it wants.
+    #[must_use]
+    pub fn problems(mut self, problems: Vec<String>) -> Self {
+        self.problems = problems;
         self
     }
 

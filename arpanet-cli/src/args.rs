@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use arpanet_core::{NodeAddr, NodeName};
 use clap::{Args, Parser, Subcommand};
 
+use crate::agent::state::RuntimeKind;
 use crate::commands;
 
 /// One cluster of separate docker hosts: an encrypted overlay network with addresses that you can predict, and a service
@@ -53,6 +54,9 @@ pub(crate) struct NodeOptions {
     /// The port of the join (tcp) and of the tunnel (udp) [default: 51820]
     #[arg(long, env = "ARPANET2_PORT")]
     pub(crate) port: Option<u16>,
+    /// What its containers are [default: docker where an engine's socket is there, or else process]
+    #[arg(long, value_enum, env = "ARPANET2_RUNTIME")]
+    pub(crate) runtime: Option<RuntimeKind>,
     /// Stay in the foreground
     #[arg(long)]
     pub(crate) foreground: bool,

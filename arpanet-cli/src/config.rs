@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use arpanet_core::{AppNet, Error, ErrorKind, Result};
+use arpanet_docker::DockerConfig;
 use serde::Deserialize;
 
+use crate::agent::state::RuntimeKind;
 use crate::args::Global;
 use crate::paths::Paths;
 
 pub(crate) const DEFAULT_FILE: &str = "/etc/arpanet2/config.toml";
 
 /// The file as `setup` writes it: nothing but comments, each of which can become a setting.
-pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the embedded stack (WireGuard, gossip, DNS, processes as containers).
+pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the embedded stack (WireGuard, gossip, DNS; docker or processes).
 # Flags and environment go over this file. Every setting may be left out.
 
 # What survives a reboot, and what does not.
@@ -35,6 +37,13 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the 
 
 # Application networks that nothing else on this host may use.
 #networks = ["10.1.0.0/16"]
+
+# What the containers of this node are: "docker", or "process" for commands of this host. Docker where an engine's socket is
+# there, unless set.
+#runtime = "docker"
+
+# The engine's socket.
+#docker_socket = "/var/run/docker.sock"
 
 # Let every user of this host reach the docker plane, not only root.
 #open_docker_plane = false
@@ -60,6 +69,10 @@ pub(crate) struct Config {
     pub(crate) upstreams: Option<Vec<std::net::SocketAddr>>,
     /// Networks that this host must keep clear of.
     pub(crate) networks: Vec<AppNet>,
+    /// What the node's containers are.
+    pub(crate) runtime: Option<RuntimeKind>,
+    /// The docker engine's socket.
+    pub(crate) docker_socket: Option<PathBuf>,
     /// Let every user of this host reach the docker plane, not only root.
     pub(crate) open_docker_plane: bool,
 }
@@ -91,6 +104,15 @@ impl Config {
             )
             .with_source(source)
         })
+    }
+
+    /// Where the docker engine is.
+    pub(crate) fn docker(&self) -> DockerConfig {
+        let config = DockerConfig::default();
+        match &self.docker_socket {
+            Some(socket) => config.socket(socket),
+            None => config,
+        }
     }
 
     /// The folders, by the options or by the file.

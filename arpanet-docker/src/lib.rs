@@ -1,7 +1,16 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backend;
+mod client;
 mod config;
 pub mod driver;
+mod error;
+mod exec;
+mod keep;
+mod logs;
+mod spec;
+mod watch;
 
-pub use config::DockerConfig;
+pub use self::backend::DockerRuntime;
+pub use self::config::DockerConfig;

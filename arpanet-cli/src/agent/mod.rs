@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 use self::api::Ending;
 use self::order::{Me, Order, Report};
 use self::stack::Stack;
-use self::state::{NodeState, Settings};
+use self::state::NodeState;
 use self::traces::Traces;
 use crate::commands::Context;
 use crate::failure::Failure;
@@ -137,7 +137,7 @@ fn plan(context: &Context, order: Order) -> Result<(Me, Plan)> {
                 node: info.node,
                 name: info.name.clone(),
                 advertise: info.advertise,
-                port: kept.settings.port,
+                settings: kept.settings.clone(),
             };
             return Ok((me, Plan::Resume(Box::new(kept))));
         }
@@ -187,14 +187,13 @@ async fn serve(context: &Context, order: Order, tell: &impl Fn(Report)) -> Resul
             )
             .with_source(source)
         })?;
-    let settings = Settings { port: me.port };
     let verifier = match &plan {
         Plan::Resume(kept) => kept.verifier.clone(),
         _ => None,
     };
     let was_member = matches!(plan, Plan::Resume(_));
     let traces = Traces::of_agent(paths);
-    match come_up(context, &me, plan, settings, verifier, tell).await {
+    match come_up(context, &me, plan, verifier, tell).await {
         Ok((stack, listener)) => attend(context, &me, stack, listener, tell).await,
         Err(error) => {
             let _ = std::fs::remove_file(paths.socket());
@@ -211,14 +210,13 @@ async fn come_up(
     context: &Context,
     me: &Me,
     plan: Plan,
-    settings: Settings,
     verifier: Option<Verifier>,
     tell: &impl Fn(Report),
 ) -> Result<(Stack, UnixListener)> {
     let listener = listen(context)?;
     // Needed last, when others are admitted; a port that is taken is told before anything is changed.
-    host::require_free(Transport::Tcp, me.port)?;
-    let stack = Stack::build(context, me, settings, verifier).await?;
+    host::require_free(Transport::Tcp, me.settings.port)?;
+    let stack = Stack::build(context, me, verifier).await?;
     let cluster = &stack.cluster;
     climb(cluster, plan, tell).await?;
     if let Err(error) = stack.by_hand.restore(cluster).await {

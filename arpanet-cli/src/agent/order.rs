@@ -7,6 +7,7 @@ use arpanet_core::roster::Role;
 use arpanet_core::{NodeAddr, NodeName};
 use serde::{Deserialize, Serialize};
 
+use super::state::Settings;
 use crate::failure::Failure;
 
 /// How to come up. An empty standard input means [`Order::Resume`].
@@ -33,7 +34,7 @@ pub(crate) struct Me {
     pub(crate) node: NodeAddr,
     pub(crate) name: NodeName,
     pub(crate) advertise: Option<SocketAddr>,
-    pub(crate) port: u16,
+    pub(crate) settings: Settings,
 }
 
 /// One line each: steps, and then how it went.

@@ -14,7 +14,7 @@ use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 use super::by_hand::ByHand;
 use super::dns::Dns;
 use super::order::Me;
-use super::state::{self, Settings, StateFiles};
+use super::state::{self, StateFiles};
 use crate::commands::Context;
 use crate::host;
 
@@ -38,7 +38,6 @@ impl Stack {
     pub(super) async fn build(
         context: &Context,
         me: &Me,
-        settings: Settings,
         verifier: Option<Verifier>,
     ) -> Result<Self> {
         let paths = &context.paths;
@@ -46,7 +45,7 @@ impl Stack {
         let identity = state::identity(paths)?;
         let overlay = WireGuardConfig::new(paths.ledger())
             .pin(paths.router())
-            .port(me.port)
+            .port(me.settings.port)
             .networks(context.config.networks.clone())
             .resolvers(host::resolvers())
             .open_docker_plane(context.config.open_docker_plane);
@@ -57,10 +56,10 @@ impl Stack {
             overlay.side_channel(),
         )?
         .keep_in(paths.gossip());
-        let listen = std::net::SocketAddr::from(([0, 0, 0, 0], me.port));
+        let listen = std::net::SocketAddr::from(([0, 0, 0, 0], me.settings.port));
         let admission = JoinConfig::default()
             .listen(listen)
-            .udp_port(me.port)
+            .udp_port(me.settings.port)
             .listen_before_founding(LISTENING);
         let admission = Arc::new(JoinAdmission::new(admission, identity).with_verifier(verifier));
         let mut dns = DnsConfig::default().upstreams(
@@ -85,7 +84,7 @@ impl Stack {
             .runtime(Arc::new(runtime))
             .store(Arc::new(StateFiles {
                 paths: paths.clone(),
-                settings,
+                settings: me.settings.clone(),
                 admission: Arc::clone(&admission),
             }))
             .admission(admission)

@@ -31,6 +31,19 @@ pub(crate) struct NodeState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) port: u16,
+    #[serde(default)]
+    pub(crate) runtime: RuntimeKind,
+}
+
+/// What the node's containers are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RuntimeKind {
+    /// Processes in network namespaces of their own
+    #[default]
+    Process,
+    /// Containers of a docker engine
+    Docker,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -146,7 +159,10 @@ mod tests {
     fn what_is_written_only_its_owner_reads() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep").join("settings.json");
-        let settings = Settings { port: 1 };
+        let settings = Settings {
+            port: 1,
+            runtime: RuntimeKind::Docker,
+        };
         write(&path, &settings).unwrap();
         assert_eq!(read::<Settings>(&path).unwrap(), Some(settings));
         assert_eq!(

@@ -10,6 +10,7 @@ use super::{Context, require_root};
 use crate::agent;
 use crate::agent::launch;
 use crate::agent::order::{Me, Order, Report};
+use crate::agent::state::{RuntimeKind, Settings};
 use crate::args::{NodeOptions, PasswordOptions, endpoint};
 use crate::output::say;
 use crate::password::password;
@@ -62,6 +63,13 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
         .port
         .or(context.config.port)
         .unwrap_or(UNDERLAY_PORT);
+    let runtime = options
+        .runtime
+        .or(context.config.runtime)
+        .unwrap_or_else(|| match context.config.docker().socket.exists() {
+            true => RuntimeKind::Docker,
+            false => RuntimeKind::Process,
+        });
     let advertise: Option<SocketAddr> = options
         .advertise
         .as_ref()
@@ -77,7 +85,7 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
         node,
         name,
         advertise,
-        port,
+        settings: Settings { port, runtime },
     })
 }
 

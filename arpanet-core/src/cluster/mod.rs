@@ -12,6 +12,7 @@ mod plan;
 mod reconcile;
 mod record;
 mod records;
+mod reserve;
 mod startup;
 mod status;
 mod undo;

@@ -99,6 +99,13 @@ impl View {
         }
     }
 
+    /// A /16 that no network and no container is in.
+    pub(super) fn free_network(&self) -> Result<AppNet> {
+        let named = self.networks().into_iter().map(|network| network.net);
+        let used = self.records.claims().filter_map(|claim| claim.addr.net());
+        free_net(&named.chain(used).collect::<Vec<_>>())
+    }
+
     fn next_network_epoch(&self) -> u64 {
         self.network_versions()
             .values()
@@ -158,12 +165,7 @@ impl Cluster {
             }
             let net = match net {
                 Some(net) => net,
-                None => free_net(
-                    &present
-                        .iter()
-                        .map(|network| network.net)
-                        .collect::<Vec<_>>(),
-                )?,
+                None => view.free_network()?,
             };
             if let Some(other) = present.iter().find(|network| network.net == net) {
                 return Err(Error::new(

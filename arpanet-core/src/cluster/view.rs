@@ -16,6 +16,8 @@ pub(super) struct View {
     pub(super) members: BTreeMap<NodeAddr, Member>,
     pub(super) records: Records,
     pub(super) containers: BTreeMap<ContainerName, Container>,
+    /// Addresses for containers that are not there yet.
+    pub(super) reserved: BTreeSet<std::net::Ipv4Addr>,
     /// Members that came, went or are another.
     changed: BTreeSet<NodeAddr>,
 }

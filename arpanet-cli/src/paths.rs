@@ -69,6 +69,11 @@ impl Paths {
         self.state.join("containers")
     }
 
+    /// Labels of docker's containers that were changed.
+    pub(crate) fn labels(&self) -> PathBuf {
+        self.state.join("labels.json")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.state.join("agent.log")
     }

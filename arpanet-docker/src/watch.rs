@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arpanet_core::runtime::Container;
+use arpanet_core::overlay::NetNamespace;
+use arpanet_core::runtime::{Container, ContainerState};
 use arpanet_core::watch::WatchHub;
 use arpanet_core::{ContainerName, Error, ErrorKind, Result};
 use bollard::models::EventMessage;
@@ -24,6 +25,9 @@ const AT_ONCE: usize = 16;
 const TOGETHER: usize = 256;
 /// An engine without events is well: the connection is never given up for that.
 pub(crate) const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// As an engine tells of a container that ended without it.
+const ENDED: ContainerState = ContainerState::Exited { code: 137 };
 
 /// What is known of the engine's containers.
 #[derive(Debug)]
@@ -128,6 +132,21 @@ impl Known {
         Ok(())
     }
 
+    /// Notes what ended while the engine is away, and so can't say it: an engine that is stopped takes its containers with
+    /// it, unless it is set to restore them live.
+    async fn note_ended(&self) {
+        let _names = self.names.lock().await;
+        for (name, container) in self.hub.snapshot() {
+            let Some(NetNamespace::Path(namespace)) = &container.namespace else {
+                continue;
+            };
+            if container.state == ContainerState::Running && !namespace.exists() {
+                let ended = container.state(ENDED).namespace(None);
+                self.hub.upsert(name, ended);
+            }
+        }
+    }
+
     /// Follows the engine until the connection ends.
     async fn follow(&self) -> Result<()> {
         let docker = self.client.docker().await?.with_timeout(NEVER);
@@ -187,6 +206,7 @@ async fn keep_following(known: Arc<Known>) {
         let outcome = known.follow().await;
         known.hub.set_stale(true);
         known.client.reset();
+        known.note_ended().await;
         match outcome {
             Err(error) if !is_told => {
                 tracing::warn!(%error, "the docker engine can't be followed");

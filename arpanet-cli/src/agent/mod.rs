@@ -216,7 +216,7 @@ async fn come_up(
     let listener = listen(context)?;
     // Needed last, when others are admitted; a port that is taken is told before anything is changed.
     host::require_free(Transport::Tcp, me.settings.port)?;
-    let stack = Stack::build(context, me, verifier).await?;
+    let stack = Stack::build(context, me, !matches!(plan, Plan::Resume(_)), verifier).await?;
     let cluster = &stack.cluster;
     climb(cluster, plan, tell).await?;
     if let Err(error) = stack.by_hand.restore(cluster).await {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_core::{Cluster, Result};
+use arpanet_core::{Cluster, Result, Runtime};
 use arpanet_dns::DnsConfig;
+use arpanet_docker::DockerRuntime;
 use arpanet_gossip::{GossipConfig, GossipDiscovery};
 use arpanet_join::{JoinAdmission, JoinConfig, Verifier};
 use arpanet_netlink::{Ledger, Namespace};
@@ -14,7 +15,7 @@ use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 use super::by_hand::ByHand;
 use super::dns::Dns;
 use super::order::Me;
-use super::state::{self, StateFiles};
+use super::state::{self, RuntimeKind, StateFiles};
 use crate::commands::Context;
 use crate::host;
 
@@ -30,14 +31,15 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Puts the embedded stack together: WireGuard, gossip, DNS and processes as containers. Nothing is started, but the
-    /// containers of an earlier agent are found again.
+    /// Puts the embedded stack together: WireGuard, gossip, DNS, and docker or processes. Nothing is started, but the
+    /// containers of an earlier agent are found again. `is_new` is for a host that is to become a member.
     ///
     /// # Errors
     /// [`Corrupt`](arpanet_core::ErrorKind::Corrupt) for a state file that can't be read.
     pub(super) async fn build(
         context: &Context,
         me: &Me,
+        is_new: bool,
         verifier: Option<Verifier>,
     ) -> Result<Self> {
         let paths = &context.paths;
@@ -73,15 +75,14 @@ impl Stack {
             dns = dns.domain(domain);
         }
         let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
-        let shim = ShimCommand::new(host::program()?).arg("shim");
-        let runtime = ProcessRuntime::open(ProcessConfig::new(paths.containers(), shim)).await?;
+        let runtime = runtime(context, me.settings.runtime, is_new).await?;
         let mut cluster = Cluster::builder()
             .node(me.node)
             .name(me.name.clone())
             .version(env!("CARGO_PKG_VERSION"))
             .overlay(overlay)
             .discovery(Arc::new(discovery))
-            .runtime(Arc::new(runtime))
+            .runtime(runtime)
             .store(Arc::new(StateFiles {
                 paths: paths.clone(),
                 settings: me.settings.clone(),
@@ -97,6 +98,30 @@ impl Stack {
             dns,
             by_hand,
         })
+    }
+}
+
+/// What the node's containers are. A docker engine that is away keeps no member from coming back, but a host from becoming
+/// one.
+async fn runtime(context: &Context, kind: RuntimeKind, is_new: bool) -> Result<Arc<dyn Runtime>> {
+    match kind {
+        RuntimeKind::Process => {
+            let shim = ShimCommand::new(host::program()?).arg("shim");
+            let config = ProcessConfig::new(context.paths.containers(), shim);
+            Ok(Arc::new(ProcessRuntime::open(config).await?))
+        }
+        RuntimeKind::Docker => {
+            let config = context.config.docker().labels(context.paths.labels());
+            let runtime = DockerRuntime::open(config)?;
+            if is_new {
+                let version = runtime.version().await.map_err(|error| {
+                    let hint = "start the engine, or do without it: --runtime process";
+                    error.with_hint(hint)
+                })?;
+                tracing::info!(%version, "found the docker engine");
+            }
+            Ok(Arc::new(runtime))
+        }
     }
 }
 

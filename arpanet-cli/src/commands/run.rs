@@ -36,8 +36,11 @@ pub(crate) struct RunArgs {
     /// Start it again after it ended: no, on-failure or always
     #[arg(long, default_value = "no", value_parser = restart_policy)]
     restart: RestartPolicy,
-    /// The command and its arguments
-    #[arg(last = true, required = true)]
+    /// The image, where containers are docker's
+    #[arg(long)]
+    image: Option<String>,
+    /// The command and its arguments; an image has one of its own
+    #[arg(last = true, required_unless_present = "image")]
     command: Vec<String>,
 }
 
@@ -56,6 +59,7 @@ fn restart_policy(text: &str) -> Result<RestartPolicy> {
 impl RunArgs {
     fn spec(self) -> Result<ContainerSpec> {
         let mut spec = ContainerSpec::command(self.command);
+        spec.image = self.image;
         spec.name = self.name;
         spec.nets = self.nets;
         spec.user = self.user;

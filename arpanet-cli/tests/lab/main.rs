@@ -6,5 +6,6 @@ mod bad_input;
 mod cluster;
 mod commands;
 mod demo;
+mod docker;
 mod site;
 mod survival;

@@ -1,6 +1,6 @@
 //! A lab of the test's own, and the binary in its hosts as an operator types it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_arpanet2");
+/// Docker's client, as Debian has it.
+const DOCKER: &str = "/usr/bin/docker";
 /// The underlay address of `node1`.
 pub(crate) const SEED: &str = "192.168.8.120";
 
@@ -32,6 +34,20 @@ impl From<Output> for Outcome {
                 .to_owned(),
         }
     }
+}
+
+/// Whether there is a docker engine to be had. Says that the test is skipped where not, and fails where one is promised.
+fn docker() -> bool {
+    if Path::new("/usr/sbin/dockerd").exists() && Path::new(DOCKER).exists() {
+        return true;
+    }
+    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
+    assert!(
+        !promised.split(',').any(|name| name == "docker"),
+        "ARPANET_LIVE promises docker"
+    );
+    eprintln!("skipped: it needs Debian's package docker.io");
+    false
 }
 
 /// Whether this is root. Says that the test is skipped where not, and fails where root is promised.
@@ -59,19 +75,35 @@ pub(crate) struct Site {
 impl Site {
     /// `None`, with a word why, where there is no root; a failure where root is promised.
     pub(crate) async fn up(hosts: u8) -> Option<Self> {
-        if !root() {
-            return None;
-        }
+        root().then_some(())?;
+        Some(Self::make(hosts, false).await)
+    }
+
+    /// With a docker engine in each host. `None`, with a word why, where none can be had.
+    pub(crate) async fn up_with_docker(hosts: u8) -> Option<Self> {
+        (root() && docker()).then_some(())?;
+        Some(Self::make(hosts, true).await)
+    }
+
+    async fn make(hosts: u8, docker: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = LabConfig::new(
             folder.path().join("lab"),
             HolderCommand::new(PathBuf::from(BINARY), ["holder"]),
-        );
-        Some(Self {
+        )
+        .docker(docker);
+        Self {
             lab: Lab::up(config.clone(), hosts).await.unwrap(),
             config,
             _folder: folder,
-        })
+        }
+    }
+
+    /// Runs the docker client in a host, which has to succeed; what it printed.
+    pub(crate) fn docker(&self, host: &str, line: &str) -> String {
+        let outcome = self.run(host, &format!("{DOCKER} {line}"));
+        assert_eq!(outcome.code, Some(0), "{host}: docker {line}: {outcome:?}");
+        outcome.out
     }
 
     /// Runs a command line in a host. Words are separated by single spaces.

@@ -1,0 +1,106 @@
+//! Real docker engines, one in each host.
+
+use std::time::Duration;
+
+use arpanet_lab::Ending;
+
+use crate::site::{Site, until};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The lab's image, and a service in it.
+const WEB: &str = "run --image arpanet2-lab --net 10.1.0.0/16 --service web --port 80 --name w1 -- httpd -f -p 80 -h /bin";
+
+/// What `resolve web` prints, line by line.
+fn web(site: &Site, host: &str) -> Vec<String> {
+    let resolved = site.arpanet2(host, "resolve web");
+    resolved.out.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn containers_of_three_engines_find_each_other_and_outlive_agents_and_engines() {
+    let Some(site) = Site::up_with_docker(3).await else {
+        return;
+    };
+    site.cluster();
+    assert_eq!(site.status("node3")["stack"]["runtime"], "docker");
+    site.ok("node3", WEB);
+    site.ok(
+        "node2",
+        "run --image arpanet2-lab --net 10.1.0.0/16 --name c1 -- sleep 600",
+    );
+    assert_eq!(web(&site, "node2").len(), 1);
+
+    // More than a megabyte, by name.
+    let fetch = "exec c1 -- wget -qO /tmp/b http://web.service.consul/busybox";
+    site.ok("node2", fetch);
+    let sums =
+        |host: &str, line: &str| site.docker(host, line).split(' ').next().map(str::to_owned);
+    assert_eq!(
+        sums("node2", "exec c1 sha256sum /tmp/b"),
+        sums("node3", "exec w1 sha256sum /bin/busybox")
+    );
+
+    // An agent that is killed is no matter to what runs, nor to what is registered.
+    let pid = site.run("node3", "cat /run/arpanet2/agent.lock").out;
+    assert_eq!(site.run("node3", &format!("kill -9 {pid}")).code, Some(0));
+    site.ok("node3", "start");
+    assert_eq!(web(&site, "node2").len(), 1);
+    site.ok("node2", fetch);
+
+    // An engine that ends takes its containers with it, and what they provide.
+    site.lab.end_docker("node3", Ending::InOrder).await.unwrap();
+    until(
+        "web of an engine that ended",
+        LIMIT,
+        || web(&site, "node2"),
+        Vec::is_empty,
+    );
+    site.lab.start_docker("node3").await.unwrap();
+    site.docker("node3", "start w1");
+    until(
+        "web of a container that was started again",
+        LIMIT,
+        || web(&site, "node2"),
+        |web| web.len() == 1,
+    );
+    site.ok("node2", fetch);
+
+    // One that any client made is given an address by hand; it is no container of the cluster's.
+    site.docker("node1", "run -d --name plain arpanet2-lab sleep 600");
+    site.ok("node1", "attach plain 10.1.0.0/16");
+    let at = &web(&site, "node1")[0];
+    let by_address = format!("exec plain wget -qO /tmp/b http://{at}/busybox");
+    site.docker("node1", &by_address);
+
+    for (host, left) in [("node1", "plain"), ("node2", ""), ("node3", "")] {
+        site.ok(host, "reset");
+        let names = site.docker(host, "ps -a --format {{.Names}}");
+        assert_eq!(names, left, "{host}");
+        let files = site.run(host, "ls /var/lib/arpanet2 /run/arpanet2");
+        assert_eq!(files.out, "", "{host}");
+    }
+    let links = site.docker("node1", "exec plain ip -o link");
+    assert_eq!(links.lines().count(), 2, "{links}");
+}
+
+#[tokio::test]
+async fn a_host_whose_engine_is_away_is_told_so_and_can_do_without() {
+    let Some(site) = Site::up_with_docker(1).await else {
+        return;
+    };
+    site.lab.end_docker("node1", Ending::InOrder).await.unwrap();
+    let refused = site.arpanet2("node1", "boot 0.1 Apples --runtime docker");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in [
+        "docker engine at /var/run/docker.sock",
+        "hint: ",
+        "--runtime process",
+    ] {
+        assert!(refused.err.contains(words), "{refused:?}");
+    }
+    let files = site.run("node1", "ls /var/lib/arpanet2 /run/arpanet2");
+    assert_eq!(files.out, "", "nothing is left of it");
+    site.ok("node1", "boot 0.1 Apples --runtime process");
+    assert_eq!(site.status("node1")["stack"]["runtime"], "process");
+}

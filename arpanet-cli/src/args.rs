@@ -166,6 +166,9 @@ pub(crate) enum Command {
     /// Keeps one container
     #[command(hide = true, disable_help_flag = true)]
     Shim(HiddenArgs),
+    /// Keeps the socket of docker's network driver
+    #[command(hide = true, disable_help_flag = true)]
+    PluginKeeper(HiddenArgs),
 }
 
 /// Handed on as they are.

@@ -42,6 +42,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     if let Command::Shim(hidden) = cli.command {
         return Ok(arpanet_process::shim::main(hidden.args));
     }
+    if let Command::PluginKeeper(hidden) = cli.command {
+        return block_on(agent::network_driver::keep(&hidden.args)).map(|()| ExitCode::SUCCESS);
+    }
     if let Command::Demo = cli.command {
         commands::demo::become_root()?;
     }

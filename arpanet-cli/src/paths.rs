@@ -60,6 +60,21 @@ impl Paths {
         self.state.join("hidden.json")
     }
 
+    /// What docker's network driver has promised to the engine.
+    pub(crate) fn driver(&self) -> PathBuf {
+        self.state.join("driver.json")
+    }
+
+    /// What docker ended while no agent was there.
+    pub(crate) fn driver_journal(&self) -> PathBuf {
+        self.state.join("driver-journal.jsonl")
+    }
+
+    /// Where the agent answers what docker asks its driver.
+    pub(crate) fn driver_socket(&self) -> PathBuf {
+        self.run.join("driver.sock")
+    }
+
     /// Where the router's namespace is pinned.
     pub(crate) fn router(&self) -> PathBuf {
         self.run.join("router")

@@ -9,6 +9,7 @@ pub(crate) mod launch;
 pub(crate) mod lock;
 mod log;
 mod metrics;
+pub(crate) mod network_driver;
 pub(crate) mod order;
 pub(crate) mod stack;
 pub(crate) mod state;

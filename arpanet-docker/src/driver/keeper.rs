@@ -35,6 +35,9 @@ const RESTART: Duration = Duration::from_secs(5);
 /// How often an agent that is not there is looked for.
 const LOOKING: Duration = Duration::from_millis(50);
 
+/// The version of the keepers that this program starts.
+pub const KEEPER_VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The keeper's own methods, for the agent.
 const HELLO: &str = "Arpanet.Hello";
 const END: &str = "Arpanet.End";
@@ -164,7 +167,7 @@ impl Keeper {
             return answer;
         }
         match method {
-            HELLO => return encode(&env!("CARGO_PKG_VERSION")).into(),
+            HELLO => return encode(&KEEPER_VERSION).into(),
             END => {
                 self.end.notify_one();
                 return encode(&protocol::Empty {}).into();

@@ -26,7 +26,10 @@ mod network;
 mod networks;
 mod protocol;
 mod server;
+mod shape;
+mod spread;
 mod state;
+mod version;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -37,9 +40,11 @@ use arpanet_core::{AppAddr, AppNet, EndpointId, Error, ErrorKind, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::keeper::{KeeperConfig, end, hello, keep};
+pub use self::keeper::{KEEPER_VERSION, KeeperConfig, end, hello, keep};
 pub use self::networks::Networks;
 pub use self::server::{DriverServer, SOCKET};
+pub use self::shape::remove_networks;
+pub use self::spread::Spread;
 use self::state::Kept;
 
 /// What the driver is called.

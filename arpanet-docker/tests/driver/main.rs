@@ -5,6 +5,7 @@
 
 mod keeper;
 mod site;
+mod spread;
 
 use arpanet_lab::{Ending, IMAGE};
 

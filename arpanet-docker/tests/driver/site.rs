@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arpanet_core::addr::ROUTER_ADDRESS;
 use arpanet_core::overlay::{Plug, Plugged};
-use arpanet_core::{AppAddr, AppNet, EndpointId, Error, ErrorKind, Result};
-use arpanet_docker::driver::{self, DriverServer, KeeperConfig, NetworkDriver, Networks};
+use arpanet_core::{AppAddr, AppNet, Cluster, EndpointId, Error, ErrorKind, Result};
+use arpanet_docker::driver::{self, DriverServer, KeeperConfig, NetworkDriver, Networks, Spread};
 use arpanet_lab::Engine;
 use arpanet_netlink::{MacAddr, Namespace, Netlink, Route, VethEnd};
 use async_trait::async_trait;
@@ -37,6 +37,7 @@ pub(crate) fn has_engine() -> bool {
 pub(crate) struct OneHost {
     host: Netlink,
     pub(crate) router: Netlink,
+    pub(crate) spread: OnceLock<Spread>,
     known: Mutex<Known>,
 }
 
@@ -58,6 +59,7 @@ impl OneHost {
         Self {
             host: host.handle().unwrap(),
             router,
+            spread: OnceLock::new(),
             known: Mutex::default(),
         }
     }
@@ -92,13 +94,19 @@ impl Networks for OneHost {
         if !networks.contains(&net) {
             networks.push(net);
         }
+        if let Some(spread) = self.spread.get() {
+            spread.making(net);
+        }
         Ok(())
     }
 
     async fn remove(&self, net: AppNet) -> Result<()> {
         let networks = &mut self.known.lock().unwrap().networks;
         networks.retain(|other| *other != net);
-        Ok(())
+        match self.spread.get() {
+            Some(spread) => spread.removed(net),
+            None => Ok(()),
+        }
     }
 
     async fn reserve(&self, net: AppNet, ip: Option<Ipv4Addr>) -> Result<AppAddr> {
@@ -299,6 +307,14 @@ impl Site {
     pub(crate) async fn restart_driver(&mut self) {
         self.stop_agent();
         self.start_agent().await;
+    }
+
+    /// Keeps this engine's networks like those of the node's cluster.
+    pub(crate) async fn spread(&self, node: &Cluster) {
+        let discovery = Arc::clone(node.discovery());
+        let file = self.folder.path().join("spread.json");
+        let spread = Spread::start(node.me(), discovery, self.engine.socket(), file);
+        self.cluster.spread.set(spread.await.unwrap()).unwrap();
     }
 
     fn docker_output(&self, args: &[&str]) -> Output {

@@ -65,6 +65,11 @@ impl Paths {
         self.state.join("driver.json")
     }
 
+    /// The networks that every engine of the cluster has.
+    pub(crate) fn docker_networks(&self) -> PathBuf {
+        self.state.join("docker-networks.json")
+    }
+
     /// What docker ended while no agent was there.
     pub(crate) fn driver_journal(&self) -> PathBuf {
         self.state.join("driver-journal.jsonl")

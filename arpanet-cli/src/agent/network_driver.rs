@@ -1,7 +1,7 @@
 //! Docker's network driver as a part of the node: what engines ask, done by this cluster.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,11 +9,12 @@ use std::time::Duration;
 use arpanet_core::cluster::{Facility, FacilityContext};
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, AppNet, Cluster, EndpointId, Error, ErrorKind, Result};
-use arpanet_docker::driver::{self, DriverServer, KeeperConfig, NetworkDriver, Networks};
+use arpanet_docker::driver::{self, DriverServer, KeeperConfig, NetworkDriver, Networks, Spread};
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use crate::commands::Context;
 use crate::host;
 use crate::paths::Paths;
 
@@ -26,6 +27,8 @@ const LOOKING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 struct OfCluster {
     cluster: Arc<OnceLock<Cluster>>,
+    /// None until the driver has brought back what was there before.
+    spread: Arc<OnceLock<Spread>>,
 }
 
 impl OfCluster {
@@ -43,10 +46,21 @@ impl Networks for OfCluster {
     }
 
     async fn make(&self, net: AppNet) -> Result<()> {
-        self.cluster()?.require_apart(net)
+        self.cluster()?.require_apart(net)?;
+        if let Some(spread) = self.spread.get() {
+            spread.making(net);
+        }
+        Ok(())
     }
 
-    async fn remove(&self, _: AppNet) -> Result<()> {
+    async fn remove(&self, net: AppNet) -> Result<()> {
+        if let Some(spread) = self.spread.get() {
+            // Otherwise it is removed because another host has removed it.
+            if spread.is_wanted(net) {
+                self.cluster()?.require_unused_elsewhere(net)?;
+            }
+            spread.removed(net)?;
+        }
         Ok(())
     }
 
@@ -76,6 +90,7 @@ impl Networks for OfCluster {
 pub(crate) struct DockerNetworks {
     paths: Paths,
     socket: PathBuf,
+    engine: PathBuf,
     cluster: Arc<OnceLock<Cluster>>,
     running: Mutex<Option<Running>>,
 }
@@ -83,6 +98,7 @@ pub(crate) struct DockerNetworks {
 #[derive(Debug)]
 struct Running {
     _server: DriverServer,
+    driver: Arc<NetworkDriver>,
     watching: JoinHandle<()>,
 }
 
@@ -93,11 +109,12 @@ impl Drop for Running {
 }
 
 impl DockerNetworks {
-    /// The driver at the place where engines look for it. Nothing is started.
-    pub(crate) fn new(paths: &Paths) -> Self {
+    /// The driver at the place where engines look for it, for the engine at this socket. Nothing is started.
+    pub(crate) fn new(paths: &Paths, engine: PathBuf) -> Self {
         Self {
             paths: paths.clone(),
             socket: driver::SOCKET.into(),
+            engine,
             cluster: Arc::default(),
             running: Mutex::default(),
         }
@@ -127,31 +144,65 @@ impl Facility for DockerNetworks {
         "docker's network driver"
     }
 
-    async fn start(&self, _: &FacilityContext) -> Result<()> {
+    async fn start(&self, context: &FacilityContext) -> Result<()> {
         if self.running().is_some() {
             return Ok(());
         }
         self.keep().await?;
+        let spread = Arc::new(OnceLock::new());
         let networks = Arc::new(OfCluster {
             cluster: Arc::clone(&self.cluster),
+            spread: Arc::clone(&spread),
         });
+        // Before the driver answers: what is made or removed is to be heard of.
+        let node = context.membership.me.node;
+        let discovery = Arc::clone(&context.discovery);
+        let spreading = Spread::start(node, discovery, &self.engine, self.paths.docker_networks());
+        let _ = spread.set(spreading.await?);
         let driver = NetworkDriver::open(self.paths.driver(), networks)?;
         let journal = self.paths.driver_journal();
-        let server = DriverServer::start(driver, self.paths.driver_socket(), Some(&journal));
+        let server = DriverServer::start(
+            Arc::clone(&driver),
+            self.paths.driver_socket(),
+            Some(&journal),
+        );
         let server = server.await?;
         let keeping = Keeping::new(&self.paths, &self.socket);
         *self.running() = Some(Running {
             _server: server,
+            driver,
             watching: tokio::spawn(keeping.watch()),
         });
         Ok(())
     }
 
-    /// The keeper stays, for what the engine has to end.
+    /// The keeper stays where the engine has networks, for what it has to end.
     async fn stop(&self) -> Result<()> {
-        self.running().take();
-        Ok(())
+        let Some(running) = self.running().take() else {
+            return Ok(());
+        };
+        let is_used = !running.driver.networks().is_empty();
+        drop(running);
+        match is_used {
+            true => Ok(()),
+            false => driver::end(&self.socket).await,
+        }
     }
+}
+
+/// Removes the driver from the engine for good: its networks, whoever is in them, and then what keeps its socket. An engine
+/// that does not answer keeps its networks, and says so when they are used.
+///
+/// # Errors
+/// When the socket can't be removed.
+pub(crate) async fn clean(context: &Context) -> Result<()> {
+    let socket = Path::new(driver::SOCKET);
+    if driver::hello(socket).await.is_some()
+        && let Err(error) = driver::remove_networks(&context.config.docker().socket).await
+    {
+        tracing::warn!(%error, "docker's networks could not be removed");
+    }
+    driver::end(socket).await
 }
 
 /// Sees to it that there is a keeper.
@@ -162,7 +213,7 @@ struct Keeping {
 }
 
 impl Keeping {
-    fn new(paths: &Paths, socket: &std::path::Path) -> Self {
+    fn new(paths: &Paths, socket: &Path) -> Self {
         Self {
             paths: paths.clone(),
             socket: socket.to_owned(),

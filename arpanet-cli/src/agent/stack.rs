@@ -14,6 +14,7 @@ use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 
 use super::by_hand::ByHand;
 use super::dns::Dns;
+use super::network_driver::DockerNetworks;
 use super::order::Me;
 use super::state::{self, RuntimeKind, StateFiles};
 use crate::commands::Context;
@@ -76,6 +77,17 @@ impl Stack {
         }
         let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
         let runtime = runtime(context, me.settings.runtime, is_new).await?;
+        let networks = match me.settings.runtime {
+            RuntimeKind::Process => None,
+            RuntimeKind::Docker => {
+                let engine = context.config.docker().socket;
+                Some(Arc::new(DockerNetworks::new(paths, engine)))
+            }
+        };
+        if let Some(networks) = networks.as_ref().filter(|_| !is_new) {
+            // As early as can be: the engine may be starting, and looks for it.
+            networks.keep().await?;
+        }
         let mut cluster = Cluster::builder()
             .node(me.node)
             .name(me.name.clone())
@@ -93,8 +105,15 @@ impl Stack {
         if let Some(endpoint) = me.advertise {
             cluster = cluster.advertise(endpoint);
         }
+        if let Some(networks) = &networks {
+            cluster = cluster.facility(Arc::clone(networks) as _);
+        }
+        let cluster = cluster.build()?;
+        if let Some(networks) = networks {
+            networks.belongs_to(&cluster);
+        }
         Ok(Self {
-            cluster: cluster.build()?,
+            cluster,
             dns,
             by_hand,
         })

@@ -15,6 +15,9 @@ impl Traces {
             paths.identity(),
             paths.gossip(),
             paths.ledger(),
+            paths.driver(),
+            paths.driver_journal(),
+            paths.docker_networks(),
             paths.containers().join(".lock"),
             paths.containers(),
         ])

@@ -4,7 +4,7 @@ use arpanet_core::{Error, ErrorKind, Result};
 
 use super::{Context, require_root, stop};
 use crate::agent::api::Ending;
-use crate::agent::{lock, stack};
+use crate::agent::{lock, network_driver, stack};
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
     require_root("give a node up")?;
@@ -13,6 +13,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     }
     // Whatever is left, by an agent that died or by one that could not finish.
     let _lock = lock::acquire(&context.paths)?;
+    network_driver::clean(context).await?;
     stack::clean_host(context).await?;
     for folder in [context.paths.state(), context.paths.run()] {
         match std::fs::remove_dir_all(folder) {

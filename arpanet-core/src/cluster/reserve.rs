@@ -61,6 +61,29 @@ impl Cluster {
         self.node.view().free_network()
     }
 
+    /// Refuses a network that a container of another node is in.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], naming one.
+    pub fn require_unused_elsewhere(&self, net: AppNet) -> Result<()> {
+        let view = self.node.view();
+        let other = view
+            .records
+            .claims()
+            .find(|claim| claim.node != self.node.me && net.contains(claim.addr.ip()));
+        match other {
+            None => Ok(()),
+            Some(claim) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the network {net} is used by {} on node {}",
+                    claim.container, claim.node
+                ),
+            )
+            .with_hint("remove that container first")),
+        }
+    }
+
     /// Refuses a network that shares addresses with another of the cluster, which has a name or a container. The same
     /// network is no other.
     ///
@@ -127,6 +150,9 @@ mod tests {
         let crossing = one.require_apart("10.1.7.0/24".parse().unwrap());
         assert_eq!(crossing.unwrap_err().kind(), ErrorKind::Conflict);
         one.require_apart(net).unwrap();
+        let used = one.require_unused_elsewhere(net).unwrap_err();
+        assert_eq!(used.kind(), ErrorKind::Conflict);
+        two.require_unused_elsewhere(net).unwrap();
         assert!(!one.free_network().unwrap().overlaps(net));
     }
 }

@@ -7,6 +7,7 @@ mod config;
 pub mod driver;
 mod error;
 mod exec;
+mod facts;
 mod keep;
 mod logs;
 mod spec;
@@ -14,3 +15,4 @@ mod watch;
 
 pub use self::backend::DockerRuntime;
 pub use self::config::DockerConfig;
+pub use self::facts::{EngineFacts, EngineNetwork};

@@ -1,6 +1,6 @@
 //! The suite that every runtime keeps, on a real engine, and what is the engine's own.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

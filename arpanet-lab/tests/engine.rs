@@ -1,6 +1,6 @@
 //! A real docker engine in namespaces of its own: it starts, runs the lab's image, dies alone, and leaves nothing.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::Path;
 use std::process::Command;

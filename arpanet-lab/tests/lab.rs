@@ -1,6 +1,6 @@
 //! A real lab: hosts that reach each other, are cut, blocked, killed and removed.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::PathBuf;
 use std::process::Output;

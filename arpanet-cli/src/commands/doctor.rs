@@ -1,5 +1,7 @@
 //! `arpanet2 doctor`
 
+mod docker;
+
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -41,6 +43,14 @@ impl Finding {
         }
     }
 
+    /// In nobody's way, and worth a word.
+    fn note(check: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..Self::good(check, message)
+        }
+    }
+
     fn bad(check: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             check,
@@ -61,6 +71,7 @@ pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
         [Transport::Tcp, Transport::Udp].map(|transport| port_is_free(transport, port, running)),
     );
     findings.push(disk(context));
+    findings.extend(docker::findings(context).await?);
     findings.push(match running {
         true => Finding::good("agent", "the agent is running"),
         false => Finding::good("agent", "no agent is running"),
@@ -71,7 +82,11 @@ pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
 /// One line each, and one for a hint.
 pub(super) fn render(findings: &[Finding]) -> String {
     let lines = findings.iter().map(|finding| {
-        let mark = if finding.ok { "ok  " } else { "FAIL" };
+        let mark = match (finding.ok, &finding.hint) {
+            (true, None) => "ok  ",
+            (true, Some(_)) => "note",
+            (false, _) => "FAIL",
+        };
         let hint = finding
             .hint
             .as_ref()

@@ -104,3 +104,27 @@ async fn a_host_whose_engine_is_away_is_told_so_and_can_do_without() {
     site.ok("node1", "boot 0.1 Apples --runtime process");
     assert_eq!(site.status("node1")["stack"]["runtime"], "process");
 }
+
+#[tokio::test]
+async fn doctor_says_what_of_docker_is_in_the_way_and_what_mends_it() {
+    let Some(site) = Site::up_with_docker(1).await else {
+        return;
+    };
+    let healthy = site.arpanet2("node1", "doctor");
+    assert_eq!(healthy.code, Some(0), "{healthy:?}");
+    for words in ["the engine is ", "layers are stored by ", "port 53 is free"] {
+        assert!(healthy.out.contains(words), "{words}: {healthy:?}");
+    }
+    site.docker("node1", "network create --subnet 10.254.7.0/24 clash");
+    let clash = site.arpanet2("node1", "doctor");
+    assert_eq!(clash.code, Some(1), "{clash:?}");
+    let words =
+        "FAIL networks: docker's network clash, 10.254.7.0/24, lies in the plane 10.254.0.0/16";
+    assert!(clash.out.contains(words), "{clash:?}");
+    site.docker("node1", "network rm clash");
+
+    site.lab.end_docker("node1", Ending::AtOnce).await.unwrap();
+    let away = site.arpanet2("node1", "doctor");
+    assert_eq!(away.code, Some(1), "{away:?}");
+    assert!(away.out.contains("FAIL docker: "), "{away:?}");
+}

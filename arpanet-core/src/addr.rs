@@ -318,6 +318,17 @@ impl AppNet {
         self.0.contains(&ip)
     }
 
+    /// An address of this network, with its prefix.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for one outside of it, its own and its broadcast address.
+    pub fn addr(self, ip: Ipv4Addr) -> Result<AppAddr> {
+        if !self.contains(ip) {
+            return Err(invalid(format!("{ip} is not in {self}")));
+        }
+        AppAddr::new(Ipv4Net::new_assert(ip, self.0.prefix_len()))
+    }
+
     /// Whether the two share an address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {

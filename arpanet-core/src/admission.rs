@@ -2,6 +2,7 @@
 //!
 //! The same for every stack. `arpanet-join` does it over TCP on the underlay; the simulated world does it in memory.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -9,7 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
-use crate::{NodeAddr, NodeName, Result};
+use crate::{AppAddr, NodeAddr, NodeName, Result};
 
 /// Bytes that never show in `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +174,16 @@ impl Seed {
     }
 }
 
+/// What a node holds of the cluster's addresses, kept with its membership: it must not forget it, also when nobody is there to
+/// remind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Holdings {
+    /// Addresses that are held before a container has them, with the age of each claim.
+    pub reserved: BTreeMap<AppAddr, u64>,
+}
+
 /// What admission yields: all that a node needs to take part, and to come back without a password.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -187,12 +198,15 @@ pub struct Membership {
     pub key: ClusterKey,
     /// Everybody in it.
     pub roster: Roster,
+    /// What the node holds; nothing for a new one.
+    #[serde(default)]
+    pub holdings: Holdings,
 }
 
 impl Membership {
     /// All parts of a membership.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         me: NodeInfo,
         identity: Identity,
         cluster: ClusterId,
@@ -205,6 +219,7 @@ impl Membership {
             cluster,
             key,
             roster,
+            holdings: Holdings::default(),
         }
     }
 }

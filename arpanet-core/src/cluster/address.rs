@@ -26,19 +26,7 @@ pub(super) fn pick(
             )
             .with_hint("remove containers from it, or use a wider network")
         })
-        .and_then(|ip| within(net, ip))
-}
-
-/// An address with its network's prefix.
-pub(super) fn within(net: AppNet, ip: Ipv4Addr) -> Result<AppAddr> {
-    if !net.contains(ip) {
-        let message = format!("{ip} is not in {net}");
-        return Err(Error::new(ErrorKind::InvalidInput, message));
-    }
-    let addr = ipnet::Ipv4Net::new(ip, net.cidr().prefix_len()).map_err(|source| {
-        Error::new(ErrorKind::Internal, "a prefix out of range").with_source(source)
-    })?;
-    AppAddr::new(addr)
+        .and_then(|ip| net.addr(ip))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Cluster {
                 if let Some(net) = net_of(&request) {
                     view.check_apart(net)?;
                 }
-                let addr = view.place(node.me, name, &request, &view.records.taken())?;
+                let addr = view.place(node.me, name, &request, &view.taken())?;
                 let given = before.clone().and(addr, view.records.next_epoch());
                 (addr, given)
             }

@@ -157,7 +157,7 @@ impl Node {
     /// The spec with all that the cluster decides: addresses, DNS, the age of its claims.
     fn complete(&self, spec: &ContainerSpec, name: ContainerName) -> Result<ContainerSpec> {
         let view = self.view();
-        let mut taken = view.records.taken();
+        let mut taken = view.taken();
         let mut complete = spec.clone();
         let nets: Vec<AppNet> = spec.nets.iter().filter_map(net_of).collect();
         for (index, net) in nets.iter().enumerate() {

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::AppAddr;
 use crate::runtime::{ContainerSpec, NetRequest};
+use crate::{AppAddr, AppNet};
 
-/// The label: `+10.3.0.5/16@17` for each that was given at epoch 17, `-10.1.0.5` for each of the spec that was taken away.
+/// The label: `+10.3.0.5/16@17` for each that was given at epoch 17, `-10.1.0.5` for each of the spec that was taken away,
+/// `-10.3.0.0/16` for each network that is not to be given an address of again.
 pub(super) const GIVEN_LABEL: &str = "arpanet.given";
 
 /// What was changed by hand.
@@ -17,6 +18,7 @@ pub(super) const GIVEN_LABEL: &str = "arpanet.given";
 pub(super) struct Given {
     added: BTreeMap<AppAddr, u64>,
     taken: BTreeSet<Ipv4Addr>,
+    shunned: BTreeSet<AppNet>,
 }
 
 impl Given {
@@ -27,6 +29,8 @@ impl Given {
         for part in label.split(',') {
             if let Some(ip) = part.strip_prefix('-').and_then(|ip| ip.parse().ok()) {
                 given.taken.insert(ip);
+            } else if let Some(net) = part.strip_prefix('-').and_then(|net| net.parse().ok()) {
+                given.shunned.insert(net);
             } else if let Some((addr, epoch)) =
                 part.strip_prefix('+').and_then(|part| part.split_once('@'))
                 && let (Ok(addr), Ok(epoch)) = (addr.parse(), epoch.parse())
@@ -44,19 +48,34 @@ impl Given {
             .iter()
             .map(|(addr, epoch)| format!("+{addr}@{epoch}"));
         let taken = self.taken.iter().map(|ip| format!("-{ip}"));
-        let parts: Vec<String> = added.chain(taken).collect();
+        let shunned = self.shunned.iter().map(|net| format!("-{net}"));
+        let parts: Vec<String> = added.chain(taken).chain(shunned).collect();
         (!parts.is_empty()).then(|| parts.join(","))
     }
 
     /// With this address too.
     pub(super) fn and(mut self, addr: AppAddr, epoch: u64) -> Self {
         self.added.insert(addr, epoch);
+        self.shunned.retain(|net| addr.net() != Some(*net));
         self
+    }
+
+    /// Whether an address of this network was taken away by hand.
+    pub(super) fn shuns(&self, net: AppNet) -> bool {
+        self.shunned.contains(&net)
     }
 
     /// Without this address, whether it was given or stands in the spec.
     pub(super) fn without(mut self, spec: &ContainerSpec, ip: Ipv4Addr) -> Self {
-        self.added.retain(|addr, _| addr.ip() != ip);
+        let picked = spec
+            .nets
+            .iter()
+            .any(|request| !matches!(request, NetRequest::Addr(_)));
+        let gone = self.added.extract_if(.., |addr, _| addr.ip() == ip);
+        let nets: Vec<AppNet> = gone.filter_map(|(addr, _)| addr.net()).collect();
+        if picked {
+            self.shunned.extend(nets);
+        }
         if spec_addresses(spec).any(|addr| addr.ip() == ip) {
             self.taken.insert(ip);
         }

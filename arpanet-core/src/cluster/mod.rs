@@ -3,10 +3,13 @@
 mod address;
 mod attaching;
 mod containers;
+mod draining;
 mod event;
 mod facility;
+mod foreign;
 mod gate;
 mod given;
+mod holding;
 mod network;
 mod plan;
 mod reconcile;

@@ -45,7 +45,7 @@ impl View {
         latest
     }
 
-    /// What a node that admits others carries on.
+    /// The networks that a node which admits others carries on.
     pub(super) fn network_records(&self) -> BTreeMap<String, Bytes> {
         self.network_versions()
             .into_iter()

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::given::{self, GIVEN_LABEL};
 use super::record;
-use crate::discovery::Instance;
-use crate::overlay::NetNamespace;
+use crate::addr::PluginBlock;
+use crate::discovery::{Health, Instance};
+use crate::overlay::{AttachAddr, NetNamespace};
 use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
-use crate::{Claim, ContainerName, InstanceId, NodeAddr};
+use crate::{AppAddr, Claim, ContainerName, InstanceId, NodeAddr};
 
 /// The label by which a container's claims keep their age.
 pub(super) const EPOCH_LABEL: &str = "arpanet.epoch";
@@ -20,16 +21,60 @@ pub(super) struct Wanted {
     pub(super) state: ContainerState,
     /// By record key.
     pub(super) claims: BTreeMap<String, Claim>,
+    pub(super) plugin: Option<PluginBlock>,
     pub(super) instances: BTreeMap<InstanceId, Instance>,
 }
 
-/// What the containers that live want. `earlier` is this node's claim of that key as it was published before: a claim
-/// keeps its age over restarts.
+impl Wanted {
+    /// All addresses that it is to have.
+    pub(super) fn attach_addrs(&self) -> impl Iterator<Item = AttachAddr> {
+        let claimed = self.claims.values();
+        let claimed = claimed.map(|claim| AttachAddr::Application(claim.addr));
+        claimed.chain(self.plugin.map(AttachAddr::Plugin))
+    }
+
+    /// Registers what the container provides at an address: its service, and a name for each alias.
+    fn provide(&mut self, me: NodeAddr, container: &Container, addr: AttachAddr, health: Health) {
+        let (ip, net) = match addr {
+            AttachAddr::Application(addr) => (addr.ip(), addr.net()),
+            AttachAddr::Plugin(block) => (me.plugin(block), None),
+        };
+        let spec = &container.spec;
+        let service = spec.service.as_ref();
+        let port = service.map_or(0, |service| service.port);
+        let aliases = spec.aliases.iter();
+        let aliases = aliases.filter(|alias| service.is_none_or(|service| service.name != **alias));
+        let named = service.map(|service| (&service.name, None));
+        for (name, alias) in named
+            .into_iter()
+            .chain(aliases.map(|alias| (alias, Some(alias))))
+        {
+            let id = match alias {
+                None => format!("{me}:{}:{ip}", container.name),
+                Some(alias) => format!("{me}:{}:{ip}:{alias}", container.name),
+            };
+            // Too long only where both names are; the address alone is enough on one node.
+            let id = id.parse().or_else(|_| format!("{me}:{ip}:{name}").parse());
+            let Ok(id) = id else { continue };
+            let id: InstanceId = id;
+            let tags = service.filter(|_| alias.is_none()).into_iter();
+            let instance = Instance::new(id.clone(), name.clone(), ip, port, me)
+                .in_net(net)
+                .tagged(tags.flat_map(|service| service.tags.iter().cloned()))
+                .health(health);
+            self.instances.insert(id, instance);
+        }
+    }
+}
+
+/// What the containers that live want. `serves` says whether one should get traffic; `earlier` is the age of this node's
+/// claim of that address and key as it was before: a claim keeps its age over restarts.
 pub(super) fn wanted<'a>(
     me: NodeAddr,
     containers: impl IntoIterator<Item = &'a Container>,
+    serves: impl Fn(&Container) -> bool,
     next_epoch: impl Fn() -> u64,
-    earlier: impl Fn(&str) -> Option<Claim>,
+    earlier: impl Fn(AppAddr, &str) -> Option<u64>,
 ) -> Vec<Wanted> {
     containers
         .into_iter()
@@ -40,7 +85,12 @@ pub(super) fn wanted<'a>(
                 namespace: container.namespace.clone()?,
                 state: container.state,
                 claims: BTreeMap::new(),
+                plugin: container.spec.plugin,
                 instances: BTreeMap::new(),
+            };
+            let health = match serves(container) {
+                true => Health::Passing,
+                false => Health::Critical,
             };
             let label = container
                 .spec
@@ -51,26 +101,15 @@ pub(super) fn wanted<'a>(
                 let key = record::claim_key(addr.ip(), &container.name);
                 let epoch = given
                     .or(label)
-                    .or_else(|| earlier(&key).map(|claim| claim.epoch))
+                    .or_else(|| earlier(addr, &key))
                     .unwrap_or_else(&next_epoch);
                 wanted
                     .claims
                     .insert(key, Claim::new(addr, me, container.name.clone(), epoch));
-                if let Some(service) = &container.spec.service {
-                    let id: InstanceId = format!("{me}:{}:{}", container.name, addr.ip())
-                        .parse()
-                        .ok()?;
-                    let instance = Instance::new(
-                        id.clone(),
-                        service.name.clone(),
-                        addr.ip(),
-                        service.port,
-                        me,
-                    )
-                    .in_net(addr.net())
-                    .tagged(service.tags.iter().cloned());
-                    wanted.instances.insert(id, instance);
-                }
+                wanted.provide(me, container, AttachAddr::Application(addr), health);
+            }
+            if let Some(block) = container.spec.plugin {
+                wanted.provide(me, container, AttachAddr::Plugin(block), health);
             }
             Some(wanted)
         })

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::plan::{self, Wanted};
-use super::{ClusterEvent, Node, record};
+use super::{ClusterEvent, Node};
 use crate::discovery::{Instance, MemberState};
-use crate::overlay::{AttachAddr, Attachment, NetNamespace, PeerSpec};
+use crate::overlay::{AttachAddr, NetNamespace, PeerSpec};
 use crate::roster::Roster;
-use crate::runtime::ContainerState;
-use crate::{AppAddr, Claim, ContainerName, Error, InstanceId, NodeAddr, Result};
+use crate::{AppAddr, ContainerName, Error, InstanceId, NodeAddr, Result};
 
 /// What the layers below have been told since this node came up. A `None` stands for what may be there, in whole or in
 /// part: a call that failed may have had its effect, so it is taken back like one that did not.
@@ -23,10 +21,10 @@ pub(super) struct Applied {
     wide: Vec<AppAddr>,
     wide_told: bool,
     /// `None` until the overlay was asked what an earlier process left.
-    attached: Option<BTreeMap<(ContainerName, AttachAddr), Option<NetNamespace>>>,
-    claims: BTreeMap<String, Option<Bytes>>,
-    instances: BTreeMap<InstanceId, Option<Instance>>,
-    lost: BTreeSet<(ContainerName, AppAddr)>,
+    pub(super) attached: Option<BTreeMap<(ContainerName, AttachAddr), Option<NetNamespace>>>,
+    pub(super) claims: BTreeMap<String, Option<Bytes>>,
+    pub(super) instances: BTreeMap<InstanceId, Option<Instance>>,
+    pub(super) lost: BTreeSet<(ContainerName, AppAddr)>,
     networks: BTreeMap<String, Bytes>,
     networks_carried: bool,
     roster: Roster,
@@ -39,6 +37,8 @@ pub(super) struct Outcome {
     pub(super) containers: BTreeMap<ContainerName, Error>,
     /// Addresses that could not be taken away from these.
     pub(super) releases: BTreeMap<ContainerName, Error>,
+    /// Addresses that are held before their container is there, and could not be claimed.
+    pub(super) reserved: BTreeMap<AppAddr, Error>,
     pub(super) rest: Vec<Error>,
 }
 
@@ -48,7 +48,10 @@ impl Outcome {
     }
 
     pub(super) fn is_clean(&self) -> bool {
-        self.containers.is_empty() && self.releases.is_empty() && self.rest.is_empty()
+        self.containers.is_empty()
+            && self.releases.is_empty()
+            && self.reserved.is_empty()
+            && self.rest.is_empty()
     }
 }
 
@@ -198,188 +201,7 @@ impl Node {
         }
     }
 
-    async fn reconcile_containers(&self, applied: &mut Applied, outcome: &mut Outcome) {
-        let wanted = {
-            let view = self.view();
-            plan::wanted(
-                self.me,
-                view.containers.values(),
-                || view.records.next_epoch(),
-                |key| view.records.claim(self.me, key).cloned(),
-            )
-        };
-        if let Err(error) = self.load_attached(applied).await {
-            outcome.rest.push(error);
-            return;
-        }
-        self.release(applied, &wanted, outcome).await;
-        for container in &wanted {
-            if let Err(error) = self.hold(applied, container).await {
-                outcome.containers.insert(container.name.clone(), error);
-            }
-        }
-    }
-
-    async fn load_attached(&self, applied: &mut Applied) -> Result<()> {
-        if applied.attached.is_none() {
-            let attached = match self.overlay.capabilities().attach {
-                true => self.overlay.attached().await?,
-                false => Vec::new(),
-            };
-            applied.attached = Some(attached.into_iter().map(|key| (key, None)).collect());
-        }
-        Ok(())
-    }
-
-    /// Takes back all that no container here wants any more: instances first, so that nobody is sent there; then the
-    /// address, then the claim to it.
-    async fn release(&self, applied: &mut Applied, wanted: &[Wanted], outcome: &mut Outcome) {
-        let instances: BTreeSet<&InstanceId> = wanted
-            .iter()
-            .flat_map(|container| container.instances.keys())
-            .collect();
-        let stale: Vec<InstanceId> = applied
-            .instances
-            .keys()
-            .filter(|id| !instances.contains(id))
-            .cloned()
-            .collect();
-        for id in stale {
-            match self.discovery.deregister(&id).await {
-                Ok(()) => {
-                    applied.instances.remove(&id);
-                }
-                Err(error) => outcome.rest.push(error),
-            }
-        }
-        let addrs: BTreeSet<(ContainerName, AttachAddr)> = wanted
-            .iter()
-            .flat_map(|container| {
-                container
-                    .claims
-                    .values()
-                    .map(|claim| (container.name.clone(), AttachAddr::Application(claim.addr)))
-            })
-            .collect();
-        let attached: Vec<(ContainerName, AttachAddr)> = applied
-            .attached
-            .iter()
-            .flat_map(BTreeMap::keys)
-            .filter(|key| !addrs.contains(key))
-            .cloned()
-            .collect();
-        for key in attached {
-            if let Err(error) = self.detach(applied, &key).await {
-                outcome.releases.insert(key.0, error);
-            }
-        }
-        let claims: BTreeSet<&String> = wanted
-            .iter()
-            .flat_map(|container| container.claims.keys())
-            .collect();
-        let mut stale: BTreeSet<String> = applied.claims.keys().cloned().collect();
-        stale.extend(self.view().records.claim_keys_of(self.me).cloned());
-        for key in stale.into_iter().filter(|key| !claims.contains(key)) {
-            match self.discovery.retract(&key).await {
-                Ok(()) => {
-                    applied.claims.remove(&key);
-                }
-                Err(error) => outcome.rest.push(error),
-            }
-        }
-        applied
-            .lost
-            .retain(|(name, addr)| addrs.contains(&(name.clone(), AttachAddr::Application(*addr))));
-    }
-
-    async fn detach(&self, applied: &mut Applied, key: &(ContainerName, AttachAddr)) -> Result<()> {
-        self.overlay.detach(&key.0, key.1).await?;
-        if let Some(attached) = &mut applied.attached {
-            attached.remove(key);
-        }
-        Ok(())
-    }
-
-    /// Claims a container's addresses, gives it those that it holds, and registers what it provides there.
-    async fn hold(&self, applied: &mut Applied, container: &Wanted) -> Result<()> {
-        for (key, claim) in &container.claims {
-            let value = record::encode(claim)?;
-            if applied.claims.get(key) != Some(&Some(value.clone())) {
-                applied.claims.insert(key.clone(), None);
-                let spread = self.discovery.publish(key, value.clone()).await?;
-                if !spread.unconfirmed.is_empty() {
-                    tracing::debug!(?spread.unconfirmed, key, "a claim is not yet confirmed by all");
-                }
-                applied.claims.insert(key.clone(), Some(value));
-            }
-            let attach = (container.name.clone(), AttachAddr::Application(claim.addr));
-            let winner = self.view().records.older_than(claim).cloned();
-            if let Some(winner) = winner {
-                self.give_way(applied, container, claim, &winner, &attach)
-                    .await?;
-                continue;
-            }
-            applied.lost.remove(&(container.name.clone(), claim.addr));
-            let present = applied
-                .attached
-                .as_ref()
-                .and_then(|attached| attached.get(&attach));
-            if present != Some(&Some(container.namespace.clone())) {
-                let attachment =
-                    Attachment::new(attach.0.clone(), container.namespace.clone(), attach.1);
-                if let Some(attached) = &mut applied.attached {
-                    attached.insert(attach.clone(), None);
-                    self.overlay.attach(&attachment).await?;
-                    attached.insert(attach, Some(container.namespace.clone()));
-                }
-            }
-        }
-        if container.state != ContainerState::Running {
-            return Ok(());
-        }
-        for (id, instance) in &container.instances {
-            let lost = applied
-                .lost
-                .iter()
-                .any(|(name, addr)| *name == container.name && addr.ip() == instance.ip);
-            if !lost && applied.instances.get(id) != Some(&Some(instance.clone())) {
-                applied.instances.insert(id.clone(), None);
-                self.discovery.register(instance.clone()).await?;
-                applied.instances.insert(id.clone(), Some(instance.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    async fn give_way(
-        &self,
-        applied: &mut Applied,
-        container: &Wanted,
-        claim: &Claim,
-        winner: &Claim,
-        attach: &(ContainerName, AttachAddr),
-    ) -> Result<()> {
-        for id in container
-            .instances
-            .values()
-            .filter(|instance| instance.ip == claim.addr.ip())
-            .map(|instance| &instance.id)
-        {
-            self.discovery.deregister(id).await?;
-            applied.instances.remove(id);
-        }
-        self.detach(applied, attach).await?;
-        if applied.lost.insert((container.name.clone(), claim.addr)) {
-            self.emit(ClusterEvent::AddressLost {
-                container: container.name.clone(),
-                addr: claim.addr,
-                to: winner.node,
-            });
-        }
-        Ok(())
-    }
-
-    /// Carries networks on: every node that admits others keeps a copy, so that none goes with its maker.
+    /// Carries networks on, and who is drained: every node that admits others keeps a copy, so that none goes with its maker.
     async fn reconcile_networks(&self, applied: &mut Applied, outcome: &mut Outcome) {
         if applied.networks_carried {
             return;
@@ -388,7 +210,7 @@ impl Node {
             let view = self.view();
             let me = view.members.get(&self.me);
             match me.is_some_and(|me| me.role.admits()) {
-                true => view.network_records(),
+                true => view.carried_records(),
                 false => BTreeMap::new(),
             }
         };

@@ -20,6 +20,9 @@ pub(super) const CLAIM: &str = "claim/";
 /// Before every network's key.
 pub(super) const NETWORK: &str = "network/";
 
+/// Before the key of whether a node is drained.
+pub(super) const DRAIN: &str = "drain/";
+
 /// A node about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NodeRecord {

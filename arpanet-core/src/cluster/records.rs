@@ -99,7 +99,7 @@ impl Records {
     fn note(&mut self, owner: NodeAddr, key: &str) {
         if key.starts_with(record::CLAIM) {
             self.claims_changed = true;
-        } else if key.starts_with(record::NETWORK) {
+        } else if key.starts_with(record::NETWORK) || key.starts_with(record::DRAIN) {
             self.networks_changed = true;
         } else if key == record::ANNOUNCEMENT {
             self.changed.insert(owner);
@@ -116,7 +116,7 @@ impl Records {
         std::mem::take(&mut self.claims_changed)
     }
 
-    /// Whether networks came or went since the last time.
+    /// Whether networks, or who is drained, changed since the last time.
     pub(super) fn take_networks_changed(&mut self) -> bool {
         std::mem::take(&mut self.networks_changed)
     }

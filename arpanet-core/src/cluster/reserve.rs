@@ -1,56 +1,122 @@
-//! Addresses and networks for containers that an engine is about to make.
+//! Addresses that are held before a container has them, as docker's address management wants it.
+//!
+//! A reservation is a claim of this node under a name that stands for no container. The container that shows up with the
+//! address claims it, too, at the same age, and is not in the reservation's way.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::{Cluster, address};
-use crate::{AppAddr, AppNet, Error, ErrorKind, Result};
+use super::reconcile::{Applied, Outcome};
+use super::view::View;
+use super::{Cluster, Node, record};
+use crate::runtime::NetRequest;
+use crate::{AppAddr, AppNet, Claim, ContainerName, Error, ErrorKind, NodeAddr, Result};
 
-impl Cluster {
-    /// Keeps an address for a container of this node that is not there yet: this one, or any free one of the network. Once
-    /// the container runs, it is claimed as every other. The same address again is kept once; the end of this process lets
-    /// go of it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`] when a container of another node has the address, which is named, or the network overlaps
-    /// another; [`ErrorKind::InvalidInput`] for an address outside the network; [`ErrorKind::Exhausted`] when the network is
-    /// full.
-    pub async fn reserve(&self, net: AppNet, ip: Option<Ipv4Addr>) -> Result<AppAddr> {
-        let node = &self.node;
-        let mut view = node.view();
-        view.check_apart(net)?;
-        let addr = match ip {
-            None => {
-                let mut taken = view.records.taken();
-                taken.extend(&view.reserved);
-                address::pick(net, node.me, |ip| taken.contains(&ip))?
-            }
-            Some(ip) => {
-                if let Some(holder) = view
-                    .records
-                    .holder(ip)
-                    .filter(|holder| holder.node != node.me)
-                {
-                    let message = format!(
-                        "the address {ip} is held by {} on node {}",
-                        holder.container, holder.node
-                    );
-                    return Err(Error::new(ErrorKind::Conflict, message)
-                        .with_hint("choose another address, or name only the network"));
-                }
-                address::within(net, ip)?
-            }
-        };
-        view.reserved.insert(addr.ip());
-        Ok(addr)
+/// What claims of reserved addresses are for.
+const RESERVED: &str = "reserved";
+
+/// Whether a claim is a reservation of this node.
+fn is_reservation(me: NodeAddr, claim: &Claim) -> bool {
+    claim.node == me && claim.container.as_str() == RESERVED
+}
+
+impl View {
+    /// The reservations that an earlier process made, and that came back with this node's records.
+    pub(super) fn adopt_reservations(&mut self, me: NodeAddr) {
+        let earlier: Vec<(AppAddr, u64)> = self
+            .records
+            .claims_of(me)
+            .filter(|(_, claim)| is_reservation(me, claim))
+            .map(|(_, claim)| (claim.addr, claim.epoch))
+            .collect();
+        self.holdings.reserved.extend(earlier);
     }
 
-    /// Lets go of an address that was [reserved](Self::reserve). A second call does nothing.
+    /// The record keys of all reservations.
+    pub(super) fn reserved_keys(&self) -> BTreeSet<String> {
+        let name: Option<ContainerName> = RESERVED.parse().ok();
+        self.holdings
+            .reserved
+            .keys()
+            .zip(name.iter().cycle())
+            .map(|(addr, name)| record::claim_key(addr.ip(), name))
+            .collect()
+    }
+
+    /// The older claim that this one loses its address to; what was reserved for it is none.
+    pub(super) fn winner_over(&self, claim: &Claim) -> Option<Claim> {
+        let winner = self.records.older_than(claim)?;
+        let own = is_reservation(claim.node, winner)
+            && self.holdings.reserved.get(&claim.addr) == Some(&winner.epoch);
+        (!own).then(|| winner.clone())
+    }
+
+    /// Addresses that must not be picked: claimed by anybody, reserved, or kept for a container that ended here.
+    pub(super) fn taken(&self) -> BTreeSet<Ipv4Addr> {
+        let mut taken = self.records.taken();
+        taken.extend(self.holdings.reserved.keys().map(|addr| addr.ip()));
+        for container in self.containers.values() {
+            let kept = super::given::addresses(&container.spec);
+            taken.extend(kept.into_iter().map(|(addr, _)| addr.ip()));
+        }
+        taken
+    }
+}
+
+impl Cluster {
+    /// Holds an address of a network for a container that is to come: this one, or any free one. It is this node's in the
+    /// whole cluster until [`release`](Self::release), and passes to the container of this node that shows up with it. One
+    /// that is held already is held again.
     ///
     /// # Errors
-    /// None of its own.
+    /// [`ErrorKind::Conflict`] when another container has it, or the network overlaps another, which is named;
+    /// [`ErrorKind::Exhausted`] when the network is full; those of the layers. Nothing is held then.
+    pub async fn reserve(&self, net: AppNet, ip: Option<Ipv4Addr>) -> Result<AppAddr> {
+        let node = &self.node;
+        let request = match ip {
+            None => NetRequest::Net(net),
+            Some(ip) => NetRequest::Addr(net.addr(ip)?),
+        };
+        let _turn = node.attaching.lock().await;
+        let (addr, fresh) = {
+            let mut view = node.view();
+            view.check_apart(net)?;
+            match &request {
+                NetRequest::Addr(addr) if view.holdings.reserved.contains_key(addr) => {
+                    (*addr, false)
+                }
+                request => {
+                    let addr = view.place_reserved(node.me, request)?;
+                    let epoch = view.age_of(node.me, addr);
+                    view.holdings.reserved.insert(addr, epoch);
+                    (addr, true)
+                }
+            }
+        };
+        let mut outcome = node.reconcile().await;
+        let kept = node.keep_holdings().await;
+        let failed = outcome.reserved.remove(&addr).or(kept.err());
+        let failed = failed.or_else(|| node.view().lost_reservation(node.me, addr));
+        match failed {
+            None => Ok(addr),
+            Some(error) => {
+                if fresh {
+                    node.give_back(addr).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a reserved address back. A container that has it keeps it. A second call does nothing.
+    ///
+    /// # Errors
+    /// Those of [`Discovery::retract`](crate::Discovery::retract); it is given back as soon as that works then.
     pub async fn release(&self, addr: AppAddr) -> Result<()> {
-        self.node.view().reserved.remove(&addr.ip());
-        Ok(())
+        let node = &self.node;
+        let _turn = node.attaching.lock().await;
+        let outcome = node.give_back(addr).await;
+        outcome.rest.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// A /16 that no network and no container is in.
@@ -91,6 +157,97 @@ impl Cluster {
     /// [`ErrorKind::Conflict`], naming it.
     pub fn require_apart(&self, net: AppNet) -> Result<()> {
         self.node.view().check_apart(net)
+    }
+
+    /// The addresses that are held for containers to come, or that came.
+    #[must_use]
+    pub fn reserved(&self) -> Vec<AppAddr> {
+        self.node.view().holdings.reserved.keys().copied().collect()
+    }
+}
+
+impl View {
+    fn place_reserved(&self, me: NodeAddr, request: &NetRequest) -> Result<AppAddr> {
+        // A container that is there already, and had it before this node's process came up.
+        if let NetRequest::Addr(addr) = request
+            && let Some(holder) = self.records.holder(addr.ip())
+            && holder.node == me
+            && self
+                .containers
+                .get(&holder.container)
+                .is_some_and(|container| Cluster::addresses(container).contains(addr))
+        {
+            return Ok(*addr);
+        }
+        let name: ContainerName = RESERVED.parse()?;
+        self.place(me, &name, request, &self.taken())
+    }
+
+    /// As old as the claim of the container that has it already.
+    fn age_of(&self, me: NodeAddr, addr: AppAddr) -> u64 {
+        let own = self.records.holder(addr.ip());
+        let own = own.filter(|claim| claim.node == me);
+        own.map_or_else(|| self.records.next_epoch(), |claim| claim.epoch)
+    }
+
+    fn lost_reservation(&self, me: NodeAddr, addr: AppAddr) -> Option<Error> {
+        let claim = Claim::new(
+            addr,
+            me,
+            RESERVED.parse().ok()?,
+            self.holdings.reserved.get(&addr).copied()?,
+        );
+        let winner = self.records.older_than(&claim)?;
+        (winner.node != me).then(|| {
+            Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the address {} is held by {} on node {}",
+                    addr.ip(),
+                    winner.container,
+                    winner.node
+                ),
+            )
+            .with_hint("choose another address, or name only the network")
+        })
+    }
+}
+
+impl Node {
+    async fn keep_holdings(&self) -> Result<()> {
+        let holdings = self.view().holdings.clone();
+        // A node that comes up keeps it the next time; until then its maker holds it again.
+        self.save_holdings(&holdings).await.map(|_| ())
+    }
+
+    async fn give_back(&self, addr: AppAddr) -> Outcome {
+        self.view().holdings.reserved.remove(&addr);
+        let mut outcome = self.reconcile().await;
+        outcome.rest.extend(self.keep_holdings().await.err());
+        if !outcome.is_clean() {
+            // The task tries again.
+            self.kick.notify_one();
+        }
+        outcome
+    }
+
+    /// Claims what is reserved.
+    pub(super) async fn hold_reserved(&self, applied: &mut Applied, outcome: &mut Outcome) {
+        let Ok(name) = RESERVED.parse::<ContainerName>() else {
+            return;
+        };
+        let reserved: Vec<(AppAddr, u64)> = {
+            let view = self.view();
+            let reserved = view.holdings.reserved.iter();
+            reserved.map(|(addr, epoch)| (*addr, *epoch)).collect()
+        };
+        for (addr, epoch) in reserved {
+            let key = record::claim_key(addr.ip(), &name);
+            let claim = Claim::new(addr, self.me, name.clone(), epoch);
+            if let Err(error) = self.claim(applied, &key, &claim).await {
+                outcome.reserved.insert(addr, error);
+            }
+        }
     }
 }
 
@@ -152,6 +309,13 @@ mod tests {
         one.require_apart(net).unwrap();
         let used = one.require_unused_elsewhere(net).unwrap_err();
         assert_eq!(used.kind(), ErrorKind::Conflict);
+        // What is held for a container to come uses it, too.
+        world.settle().await;
+        two.require_unused_elsewhere(net).unwrap_err();
+        for addr in [first, second] {
+            one.release(addr).await.unwrap();
+        }
+        world.settle().await;
         two.require_unused_elsewhere(net).unwrap();
         assert!(!one.free_network().unwrap().overlaps(net));
     }

@@ -11,7 +11,7 @@ use super::record::{self, NodeRecord};
 use super::undo::Undo;
 use super::view::View;
 use super::{Cluster, FacilityContext, Node};
-use crate::admission::{Membership, NodeInfo, Password, Seed};
+use crate::admission::{Holdings, Membership, NodeInfo, Password, Seed};
 use crate::discovery::Instance;
 use crate::roster::{Role, Roster};
 use crate::{Error, ErrorKind, Plane, Result};
@@ -241,6 +241,23 @@ impl Node {
         Ok(true)
     }
 
+    /// Keeps what this node holds with its membership; `false` while the node comes up or goes down.
+    pub(super) async fn save_holdings(&self, holdings: &Holdings) -> Result<bool> {
+        let Ok(mut lifecycle) = self.lifecycle.try_lock() else {
+            return Ok(false);
+        };
+        let Lifecycle::Up { membership, .. } = &mut *lifecycle else {
+            return Ok(false);
+        };
+        if membership.holdings != *holdings {
+            let mut changed = (**membership).clone();
+            changed.holdings = holdings.clone();
+            self.store.save(&changed).await?;
+            **membership = changed;
+        }
+        Ok(true)
+    }
+
     fn info(&self, role: Role) -> NodeInfo {
         NodeInfo::new(self.me, self.name.clone(), role).advertise(self.advertise)
     }
@@ -379,6 +396,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
     }
 
     done.push(Undo::StopTasks);
+    node.view().holdings = membership.holdings.clone();
     let task = node.spawn_reconcile().await.at("watch the cluster")?;
     let up = async {
         if let Way::Join {

@@ -33,6 +33,9 @@ pub struct NodeStatus {
     pub connection: Option<PeerState>,
     /// The last measured round trip.
     pub round_trip: Option<Duration>,
+    /// Whether it is drained: its instances are in no lookup.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 impl Cluster {
@@ -63,6 +66,7 @@ impl Cluster {
                         .or_else(|| peer.and_then(|peer| peer.endpoint)),
                     connection: peer.map(|peer| peer.state),
                     round_trip: peer.and_then(|peer| peer.round_trip),
+                    drained: view.is_drained(member.node),
                 }
             })
             .collect())

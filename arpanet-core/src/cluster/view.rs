@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::record;
 use super::records::Records;
+use crate::admission::Holdings;
 use crate::discovery::{Member, MemberState};
 use crate::overlay::{Announcement, PeerSpec};
 use crate::runtime::Container;
@@ -16,8 +17,8 @@ pub(super) struct View {
     pub(super) members: BTreeMap<NodeAddr, Member>,
     pub(super) records: Records,
     pub(super) containers: BTreeMap<ContainerName, Container>,
-    /// Addresses for containers that are not there yet.
-    pub(super) reserved: BTreeSet<std::net::Ipv4Addr>,
+    /// What is kept with the membership.
+    pub(super) holdings: Holdings,
     /// Members that came, went or are another.
     changed: BTreeSet<NodeAddr>,
 }

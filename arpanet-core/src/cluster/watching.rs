@@ -1,5 +1,6 @@
 //! Following the layers, and reconciling whenever one of them has news.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::{ClusterEvent, Node};
 use crate::discovery::{Member, Record, RecordKey};
 use crate::runtime::Container;
 use crate::watch::{Change, Watch};
-use crate::{ContainerName, NodeAddr, Result};
+use crate::{ContainerName, Error, NodeAddr, Result};
 
 /// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -86,28 +87,50 @@ impl Node {
             kick: Arc::clone(&self.kick),
         };
         sources.drain(self);
-        let trouble = self.reconcile_and_tell(true).await;
-        Ok(tokio::spawn(run(Arc::downgrade(self), sources, trouble)).abort_handle())
+        self.view().adopt_reservations(self.me);
+        let mut told = BTreeSet::new();
+        let trouble = self.round(&mut told).await;
+        Ok(tokio::spawn(run(Arc::downgrade(self), sources, told, trouble)).abort_handle())
     }
 
-    /// Reconciles, and tells of trouble if this is the first time. Whether there was any.
-    async fn reconcile_and_tell(&self, first: bool) -> bool {
+    /// Settles and reconciles, and tells of trouble that was not `told` the last time. Whether any is to be tried again
+    /// soon: what does not help by itself waits until something changes.
+    async fn round(&self, told: &mut BTreeSet<String>) -> bool {
+        let unsettled = self.settle().await;
         let outcome = self.reconcile().await;
-        if first {
-            let of_containers = outcome.containers.values();
-            let of_containers = of_containers.chain(outcome.releases.values());
-            for error in outcome.rest.iter().chain(of_containers) {
-                self.emit(ClusterEvent::Trouble {
-                    what: error.to_string(),
-                });
-            }
+        let of = |(name, error): (&ContainerName, &Error)| match error.hint() {
+            None => format!("the container {name}: {error}"),
+            Some(hint) => format!("the container {name}: {error} ({hint})"),
+        };
+        let containers = unsettled.iter().chain(&outcome.containers);
+        let mut now: BTreeSet<String> = containers.chain(&outcome.releases).map(of).collect();
+        now.extend(
+            outcome
+                .rest
+                .iter()
+                .chain(outcome.reserved.values())
+                .map(Error::to_string),
+        );
+        now.extend(
+            self.view()
+                .problems()
+                .map(|(name, problem)| format!("the container {name}: {problem}")),
+        );
+        for what in now.difference(told) {
+            self.emit(ClusterEvent::Trouble { what: what.clone() });
         }
-        !outcome.is_clean()
+        *told = now;
+        !outcome.is_clean() || unsettled.values().any(Error::is_retryable)
     }
 }
 
 /// Until a source is closed or the node is gone; the node is not kept alive by it.
-async fn run(node: Weak<Node>, mut sources: Sources, mut trouble: bool) {
+async fn run(
+    node: Weak<Node>,
+    mut sources: Sources,
+    mut told: BTreeSet<String>,
+    mut trouble: bool,
+) {
     loop {
         if trouble {
             // Running out of time is the point: it is tried again then.
@@ -119,6 +142,6 @@ async fn run(node: Weak<Node>, mut sources: Sources, mut trouble: bool) {
         if !sources.drain(&node) {
             return;
         }
-        trouble = node.reconcile_and_tell(!trouble).await;
+        trouble = node.round(&mut told).await;
     }
 }

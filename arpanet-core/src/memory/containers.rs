@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::network::HostIndex;
 use super::router::Router;
 use crate::runtime::{
-    Container, ContainerSpec, ContainerState, Environment, Output, OutputStream, RestartPolicy,
+    Container, ContainerSpec, ContainerState, EngineHealth, Environment, Output, OutputStream,
+    RestartPolicy,
 };
 use crate::watch::WatchHub;
 use crate::{ContainerName, Error, ErrorKind, Result};
@@ -184,6 +185,28 @@ impl Engine {
         };
         self.tell(name);
         Ok(before != value)
+    }
+
+    pub(super) fn share_namespace(
+        &mut self,
+        router: &mut Router,
+        name: &ContainerName,
+    ) -> Result<()> {
+        if let Some(namespace) = self.get(name)?.container.namespace.take() {
+            router.remove_namespace(&namespace);
+        }
+        self.tell(name);
+        Ok(())
+    }
+
+    pub(super) fn set_health(
+        &mut self,
+        name: &ContainerName,
+        health: Option<EngineHealth>,
+    ) -> Result<()> {
+        self.get(name)?.container.health = health;
+        self.tell(name);
+        Ok(())
     }
 
     /// Starts it; whether it was not running.

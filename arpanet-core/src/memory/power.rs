@@ -6,6 +6,7 @@ use super::network::HostIndex;
 use super::place::Place;
 use super::state::State;
 use super::world::World;
+use crate::runtime::{Container, ContainerSpec, EngineHealth};
 use crate::{ContainerName, Result};
 
 impl World {
@@ -45,6 +46,80 @@ impl World {
                 state.tell_agreed();
             }
         });
+    }
+
+    /// Starts a container as another client of the host's engine does: the agent is not asked, and need not run.
+    ///
+    /// # Errors
+    /// As [`Runtime::create`](crate::Runtime::create) and [`Runtime::start`](crate::Runtime::start).
+    pub fn start_foreign(&self, place: impl Place, spec: &ContainerSpec) -> Result<Container> {
+        self.start_foreign_with(place, spec, Vec::new())
+    }
+
+    /// The same, of a container whose labels can't all be read.
+    ///
+    /// # Errors
+    /// As [`start_foreign`](World::start_foreign).
+    pub fn start_foreign_with(
+        &self,
+        place: impl Place,
+        spec: &ContainerSpec,
+        problems: Vec<String>,
+    ) -> Result<Container> {
+        let index = place.host(self);
+        self.act(|state, now| {
+            let clock = state.wall_clock(now);
+            let host = &mut state.hosts[index];
+            let (made, _) = host.engine.create(index, &mut host.router, spec, clock)?;
+            host.engine.get(&made.name)?.container.problems = problems;
+            host.engine
+                .start(index, &mut host.router, &made.name, clock)?;
+            state.activity += 1;
+            Ok(state.hosts[index].engine.get(&made.name)?.container.clone())
+        })
+    }
+
+    /// Removes a container as another client of the host's engine does. A second call does nothing.
+    pub fn remove_foreign(&self, place: impl Place, name: &ContainerName) {
+        let index = place.host(self);
+        self.act(|state, _| {
+            let host = &mut state.hosts[index];
+            if host.engine.remove(&mut host.router, name) {
+                state.activity += 1;
+            }
+        });
+    }
+
+    /// A container has no namespace of its own from now on, as one that shares the host's.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for one that is not there.
+    pub fn without_namespace(&self, place: impl Place, name: &ContainerName) -> Result<()> {
+        let index = place.host(self);
+        self.act(|state, _| {
+            let host = &mut state.hosts[index];
+            host.engine.share_namespace(&mut host.router, name)?;
+            state.activity += 1;
+            Ok(())
+        })
+    }
+
+    /// The engine's own check of a container says this from now on.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for one that is not there.
+    pub fn set_health(
+        &self,
+        place: impl Place,
+        name: &ContainerName,
+        health: Option<EngineHealth>,
+    ) -> Result<()> {
+        let index = place.host(self);
+        self.act(|state, _| {
+            state.hosts[index].engine.set_health(name, health)?;
+            state.activity += 1;
+            Ok(())
+        })
     }
 
     /// A container ends by itself with this exit code, and is started again where its policy says so.

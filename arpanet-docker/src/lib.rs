@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod api;
 mod backend;
 mod client;
 mod config;
@@ -13,6 +14,7 @@ mod logs;
 mod spec;
 mod watch;
 
+pub use self::api::{ContainerDns, DockerApi, DockerApiConfig};
 pub use self::backend::DockerRuntime;
 pub use self::config::DockerConfig;
 pub use self::facts::{EngineFacts, EngineNetwork};

@@ -1,6 +1,6 @@
 //! The docker API on the overlay, before an engine that says what the test wants, and before a real one.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "api/real.rs"]
 mod real;

@@ -12,38 +12,34 @@ use arpanet_core::watch::Watch;
 use arpanet_core::{ContainerName, Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectNetworkOptions, RemoveContainerOptionsBuilder,
+    StartContainerOptions, StopContainerOptionsBuilder,
 };
-use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
-use crate::client::Client;
+use crate::client::{LOOK, WORK};
 use crate::config::DockerConfig;
 use crate::error::{BACKEND, own};
 use crate::keep::Keep;
-use crate::spec;
-use crate::watch::{Following, Known, there};
-use crate::{exec, logs};
+use crate::spec::{self, Seen};
+use crate::turns::{Turns, whole};
+use crate::view::View;
+use crate::watch::Following;
+use crate::{exec, image, logs};
 
-/// How long a stop waits where the spec does not say.
+/// How long a stop waits where neither the spec nor the container says.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// What a stop takes beside its grace.
-const STOP_EXTRA: Duration = Duration::from_secs(60);
+/// How long the engine may still be at a container that it has answered for.
+const SETTLING: Duration = Duration::from_secs(30);
 
-/// How long the first list of an engine may take before a watch begins without it.
-const FIRST_LIST: Duration = Duration::from_secs(5);
+/// Between two looks that nothing tells the time for.
+const PAUSE: Duration = Duration::from_millis(10);
 
-/// Between two looks at a container that is being removed.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// How long a removal by somebody else may take.
-const REMOVAL: Duration = Duration::from_secs(30);
-
-/// [`Runtime`] on a docker engine, Docker's own or Podman's. See the crate's documentation.
+/// [`Runtime`] on a docker engine, or Podman's by the same API. See the crate's documentation.
 ///
-/// Clones are the same runtime. Dropping the last one leaves the containers as they are.
+/// Clones are the same runtime. Dropping the last one ends its watches and leaves the containers as they are.
 #[derive(Debug, Clone)]
 pub struct DockerRuntime {
     inner: Arc<Inner>,
@@ -51,34 +47,38 @@ pub struct DockerRuntime {
 
 #[derive(Debug)]
 struct Inner {
-    known: Arc<Known>,
-    _following: Following,
+    view: Arc<View>,
+    turns: Turns,
+    following: Following,
 }
 
 impl DockerRuntime {
-    /// The engine that the configuration names. Nothing is asked yet: an engine that is away is followed as soon as it
-    /// answers, and again after it was restarted. Needs a tokio runtime with I/O and time.
+    /// The runtime of the engine that the configuration names. Nothing is asked yet: calls answer
+    /// [`ErrorKind::Unavailable`] until it is there, and it is found again after it was restarted.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`], with its path, for a damaged file of labels.
     pub fn open(config: DockerConfig) -> Result<Self> {
         let keep = Keep::open(config.labels)?;
-        let known = Arc::new(Known::new(Client::new(config.socket), keep));
-        let following = Following::start(&known);
+        let inner = Inner {
+            view: Arc::new(View::new(config.socket, keep)),
+            turns: Turns::default(),
+            following: Following::default(),
+        };
         Ok(Self {
-            inner: Arc::new(Inner {
-                known,
-                _following: following,
-            }),
+            inner: Arc::new(inner),
         })
     }
 
-    fn known(&self) -> &Arc<Known> {
-        &self.inner.known
-    }
-
-    fn client(&self) -> &Client {
-        &self.known().client
+    /// The same, of an engine that has to answer now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`], with the socket, when no engine answers there; [`ErrorKind::PermissionDenied`];
+    /// those of [`open`](Self::open).
+    pub async fn connect(config: DockerConfig) -> Result<Self> {
+        let runtime = Self::open(config)?;
+        runtime.version().await?;
+        Ok(runtime)
     }
 
     /// The engine's version, as `20.10.24`.
@@ -86,65 +86,255 @@ impl DockerRuntime {
     /// # Errors
     /// [`ErrorKind::Unavailable`] when it does not answer.
     pub async fn version(&self) -> Result<String> {
-        let docker = self.client().docker().await?;
-        let version = docker
-            .version()
+        let client = &self.inner.view.client;
+        let version = client
+            .ask(LOOK, |docker| async move { docker.version().await })
             .await
-            .map_err(|error| self.client().error(error))?;
+            .map_err(|error| error.operation("connect to the engine"))?;
         Ok(version.version.unwrap_or_default())
     }
 
-    /// Makes it, or finds the one that is there.
-    async fn make(&self, name: &ContainerName, spec: &ContainerSpec) -> Result<Container> {
-        let body = spec::body(name, spec)?;
-        if let Some(found) = there(self.known().find(name.as_str()).await)? {
-            let mut wanted = spec.clone();
-            wanted.name = Some(name.clone());
-            return match found.made_of {
-                Some(made_of) if made_of == wanted => Ok(found.container),
-                _ => Err(own(
-                    ErrorKind::Conflict,
-                    format!("there is another container called {name} in this engine"),
-                )
-                .with_hint("remove it first, or choose another name")),
-            };
-        }
-        let docker = self.client().docker().await?;
-        let options = CreateContainerOptionsBuilder::new()
-            .name(name.as_str())
-            .build();
-        let made = docker.create_container(Some(options), body).await;
-        match made.map_err(|error| self.client().error(error)) {
-            Ok(made) => {
-                self.known().refresh(&made.id).await?;
-                Ok(self.known().find(&made.id).await?.container)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn is_present(&self, image: &str) -> Result<bool> {
-        let docker = self.client().docker().await?;
-        let shown = docker.inspect_image(image).await;
-        let shown = shown.map_err(|error| self.client().error(error));
-        Ok(there(shown)?.is_some())
-    }
-
-    /// Tells the watchers before the engine's event does.
-    async fn tell(&self, name: &ContainerName) {
-        let id = match self.known().find(name.as_str()).await {
-            Ok(found) => found.id,
-            Err(_) => return,
-        };
-        if let Err(error) = self.known().refresh(&id).await {
-            tracing::debug!(%name, %error, "a change is told by the engine's event");
-        }
+    /// A change of a container, in its turn and to its end.
+    async fn change<T: Send + 'static, F>(
+        &self,
+        operation: &'static str,
+        name: &ContainerName,
+        change: impl FnOnce(Arc<Inner>, ContainerName) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let change = change(Arc::clone(&self.inner), name.clone());
+        let outcome = self.inner.turns.take(name, change).await;
+        outcome.map_err(|error| error.operation(operation))
     }
 }
 
-/// Says what was being done.
-fn during<T>(operation: &'static str, outcome: Result<T>) -> Result<T> {
-    outcome.map_err(|error: Error| error.operation(operation).backend(BACKEND))
+impl Inner {
+    async fn create(self: Arc<Self>, given: ContainerSpec) -> Result<Container> {
+        let name = spec::check(&given)?;
+        let body = spec::body(&given, name)?;
+        let due = Instant::now() + SETTLING;
+        loop {
+            let refusal = match self.make(name, &body).await {
+                Ok(()) => {
+                    let made = self.view.named(name).await?.container;
+                    self.following.look_at(&made.id);
+                    return Ok(made);
+                }
+                Err(error) => error,
+            };
+            match refusal.kind() {
+                // The name is taken.
+                ErrorKind::Conflict => match self.view.named(name).await {
+                    Ok(held) => return found(held, &given),
+                    // On its way out.
+                    Err(error) if error.kind() == ErrorKind::NotFound && Instant::now() < due => {
+                        sleep(PAUSE).await;
+                    }
+                    Err(_) => return Err(refusal),
+                },
+                ErrorKind::NotFound => {
+                    image::pull(
+                        &self.view.client,
+                        given.image.as_deref().unwrap_or_default(),
+                    )
+                    .await?;
+                    if Instant::now() > due + WORK {
+                        return Err(refusal);
+                    }
+                }
+                _ => return Err(refusal),
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        name: &ContainerName,
+        body: &bollard::models::ContainerCreateBody,
+    ) -> Result<()> {
+        let options = CreateContainerOptionsBuilder::default()
+            .name(name.as_str())
+            .build();
+        self.view
+            .client
+            .ask(WORK, |docker| async move {
+                docker.create_container(Some(options), body.clone()).await
+            })
+            .await
+            .map(drop)
+    }
+
+    async fn start(self: Arc<Self>, name: ContainerName) -> Result<()> {
+        let id = self.view.named(&name).await?.container.id;
+        let which = id.as_str();
+        let asked = self
+            .view
+            .client
+            .ask(WORK, |docker| async move {
+                docker
+                    .start_container(which, None::<StartContainerOptions>)
+                    .await
+            })
+            .await;
+        let Err(error) = asked else {
+            self.following.look_at(&id);
+            return Ok(());
+        };
+        if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+            return Err(error);
+        }
+        // Engines differ in how they answer for a command that can't be started; all keep a shell's code for it.
+        let seen = self.view.named(&name).await?;
+        if matches!(seen.code, 126 | 127) {
+            let message = format!("{name} can't be started: {error}");
+            return Err(own(ErrorKind::InvalidInput, message));
+        }
+        Err(error)
+    }
+
+    async fn stop(self: Arc<Self>, name: ContainerName) -> Result<i32> {
+        let seen = self.view.named(&name).await?;
+        match seen.container.state {
+            ContainerState::Exited { code } if !seen.restarting => return Ok(code),
+            ContainerState::Created => return Ok(0),
+            _ => {}
+        }
+        let grace = seen.grace.unwrap_or(STOP_GRACE);
+        let seconds = i32::try_from(spec::whole_seconds(grace)).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::default().t(seconds).build();
+        let id = seen.container.id;
+        let limit = WORK.saturating_add(grace);
+        let ended = async {
+            let which = id.as_str();
+            let client = &self.view.client;
+            client
+                .ask(limit, |docker| async move {
+                    docker.stop_container(which, Some(options)).await
+                })
+                .await
+        };
+        // One that removes itself at its end takes its code with it, unless somebody waits for it.
+        let code = self.code(&id, limit);
+        tokio::pin!(code, ended);
+        let mut told = None;
+        let stopped = loop {
+            tokio::select! {
+                biased;
+                code = &mut code, if told.is_none() => told = Some(code),
+                stopped = &mut ended => break stopped,
+            }
+        };
+        match stopped {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other?,
+        }
+        let gone = async {
+            match told {
+                Some(told) => told,
+                None => code.await,
+            }
+        };
+        let due = Instant::now() + SETTLING;
+        loop {
+            match self.view.named(&name).await {
+                Ok(seen) if seen.container.id == id => match seen.container.state {
+                    ContainerState::Exited { code } if !seen.restarting => return Ok(code),
+                    _ if Instant::now() < due => sleep(PAUSE).await,
+                    _ => {
+                        let message = format!("{name} does not end");
+                        return Err(own(ErrorKind::Timeout, message));
+                    }
+                },
+                Ok(_) => return gone.await,
+                Err(error) if error.kind() == ErrorKind::NotFound => return gone.await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits for the end of a container that runs.
+    async fn code(&self, id: &str, limit: Duration) -> Result<i32> {
+        use bollard::errors::Error as Failure;
+        use bollard::query_parameters::WaitContainerOptions;
+        use futures_util::StreamExt;
+        let docker = self.view.client.engine(limit).await?;
+        let mut ends = docker.wait_container(id, None::<WaitContainerOptions>);
+        let end = tokio::time::timeout(limit, ends.next()).await;
+        let code = match end.unwrap_or(Some(Err(Failure::RequestTimeoutError))) {
+            Some(Ok(end)) => end.status_code,
+            Some(Err(Failure::DockerContainerWaitError { code, .. })) => code,
+            Some(Err(failure)) => return Err(self.view.client.failed(failure)),
+            None => return Err(own(ErrorKind::Unavailable, "the engine does not wait")),
+        };
+        Ok(i32::try_from(code).unwrap_or(i32::MAX))
+    }
+
+    async fn remove(self: Arc<Self>, name: ContainerName) -> Result<()> {
+        let due = Instant::now() + SETTLING;
+        loop {
+            let id = match self.view.named(&name).await {
+                Ok(seen) => seen.container.id,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let options = RemoveContainerOptionsBuilder::default()
+                .force(true)
+                .v(true)
+                .build();
+            let which = id.as_str();
+            let asked = self
+                .view
+                .client
+                .ask(WORK, |docker| async move {
+                    docker.remove_container(which, Some(options)).await
+                })
+                .await;
+            match asked {
+                Ok(()) => {
+                    self.view.forget([&id]);
+                    self.following.look_at(&id);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // Somebody else removes it.
+                Err(error) if error.kind() == ErrorKind::Conflict && Instant::now() < due => {
+                    sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn set_label(
+        self: Arc<Self>,
+        name: ContainerName,
+        label: String,
+        value: Option<String>,
+    ) -> Result<()> {
+        let seen = self.view.named(&name).await?;
+        let id = &seen.container.id;
+        self.view
+            .keep
+            .set(id, &label, value, seen.own_labels.get(&label))?;
+        self.view.reconsider(id);
+        self.following.look_at(id);
+        Ok(())
+    }
+}
+
+/// One that has the name already.
+fn found(held: Seen, wanted: &ContainerSpec) -> Result<Container> {
+    if held.given.as_ref() == Some(wanted) {
+        return Ok(held.container);
+    }
+    let name = &held.container.name;
+    let message = match held.given {
+        Some(_) => format!("there is a container {name} with another spec"),
+        None => format!("there is a container {name} that another docker client made"),
+    };
+    Err(own(ErrorKind::Conflict, message))
 }
 
 #[async_trait]
@@ -153,145 +343,55 @@ impl Runtime for DockerRuntime {
         BACKEND
     }
 
-    /// A container has no namespace before its start.
     fn capabilities(&self) -> RuntimeCapabilities {
+        // The engine makes a container's namespace when it starts it.
         RuntimeCapabilities::all().without_attach_before_start()
     }
 
     async fn pull(&self, image: &str) -> Result<()> {
-        let pull = async {
-            if self.is_present(image).await? {
-                return Ok(());
-            }
-            let docker = self.client().docker().await?;
-            // Without a tag the engine would fetch all of them.
-            let last = image.rsplit('/').next().unwrap_or(image);
-            let tag = if last.contains([':', '@']) {
-                ""
-            } else {
-                "latest"
-            };
-            let mut options = CreateImageOptionsBuilder::new().from_image(image);
-            if !tag.is_empty() {
-                options = options.tag(tag);
-            }
-            let progress = docker.create_image(Some(options.build()), None, None);
-            progress
-                .try_for_each(|step| async move {
-                    tracing::debug!(status = ?step.status, layer = ?step.id, "pulling");
-                    Ok(())
-                })
-                .await
-                .map_err(|error| self.client().error(error))
-        };
-        during("pull", pull.await)
+        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
+        image::pull(&inner.view.client, &image)
+            .await
+            .map_err(|error| error.operation("pull"))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<Container> {
-        let create = async {
-            let name = spec
-                .name
-                .clone()
-                .ok_or_else(|| own(ErrorKind::InvalidInput, "a container needs a name"))?;
-            match self.make(&name, spec).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    let image = spec.image.as_deref().unwrap_or_default();
-                    self.pull(image).await.map_err(|error| {
-                        error.context(format!(
-                            "the image {image} is not here, and can't be pulled"
-                        ))
-                    })?;
-                    self.make(&name, spec).await
-                }
-                outcome => outcome,
-            }
-        };
-        during("create", create.await)
+        let name = spec::check(spec).map_err(|error| error.operation("create"))?;
+        let spec = spec.clone();
+        self.change("create", name, |inner, _| inner.create(spec))
+            .await
     }
 
     async fn start(&self, name: &ContainerName) -> Result<()> {
-        let start = async {
-            let docker = self.client().docker().await?;
-            docker
-                .start_container(name.as_str(), None)
-                .await
-                .map_err(|error| self.client().error(error))?;
-            self.tell(name).await;
-            Ok(())
-        };
-        during("start", start.await)
+        self.change("start", name, Inner::start).await
     }
 
     async fn stop(&self, name: &ContainerName) -> Result<i32> {
-        let stop = async {
-            let found = self.known().find(name.as_str()).await?;
-            let grace = found.container.spec.stop_grace.unwrap_or(STOP_GRACE);
-            let docker = self
-                .client()
-                .docker()
-                .await?
-                .with_timeout(grace + STOP_EXTRA);
-            let mut options = StopContainerOptionsBuilder::new();
-            if found.is_own {
-                options = options.t(spec::seconds(grace));
-            }
-            docker
-                .stop_container(&found.id, Some(options.build()))
-                .await
-                .map_err(|error| self.client().error(error))?;
-            self.tell(name).await;
-            match self.known().find(&found.id).await?.container.state {
-                ContainerState::Exited { code } => Ok(code),
-                // It never ran.
-                _ => Ok(0),
-            }
-        };
-        during("stop", stop.await)
+        // Not in its turn: who wants to remove it need not wait for its grace.
+        whole(Arc::clone(&self.inner).stop(name.clone()))
+            .await
+            .map_err(|error| error.operation("stop"))
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<()> {
-        let remove = async {
-            let Some(found) = there(self.known().find(name.as_str()).await)? else {
-                return Ok(());
-            };
-            let docker = self.client().docker().await?;
-            let options = RemoveContainerOptionsBuilder::new()
-                .force(true)
-                .v(true)
-                .build();
-            let removed = docker.remove_container(&found.id, Some(options)).await;
-            match removed.map_err(|error| self.client().error(error)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                // Somebody else is removing it.
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    self.wait_gone(&found.id).await?
-                }
-                Err(error) => return Err(error),
-            }
-            self.known().refresh(&found.id).await
-        };
-        during("remove", remove.await)
+        self.change("remove", name, Inner::remove).await
     }
 
     async fn inspect(&self, name: &ContainerName) -> Result<Container> {
-        let found = during("inspect", self.known().find(name.as_str()).await)?;
-        Ok(found.container)
+        let seen = self.inner.view.named(name).await;
+        let seen = seen.map_err(|error| error.operation("inspect"))?;
+        Ok(seen.container)
     }
 
     async fn list(&self) -> Result<Vec<Container>> {
-        let all = during("list", self.known().all().await)?;
-        let mut containers: Vec<Container> = all.into_iter().map(|found| found.container).collect();
-        containers.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(containers)
+        let all = self.inner.view.all().await;
+        all.map_err(|error| error.operation("list containers"))
     }
 
-    /// An engine that does not answer within five seconds is watched without a first list: the watch is
-    /// [stale](arpanet_core::watch::Change::Stale) until it does.
+    /// One of an engine that is away, or does not answer within five seconds, begins without a list: it is
+    /// [stale](arpanet_core::watch::Change::Stale) until the engine does.
     async fn watch(&self) -> Result<Watch<ContainerName, Container>> {
-        let mut read = self.known().read.subscribe();
-        let _ = tokio::time::timeout(FIRST_LIST, read.wait_for(|read| *read)).await;
-        Ok(self.known().hub.watch())
+        Ok(self.inner.following.watch(&self.inner.view).await)
     }
 
     async fn logs(
@@ -299,12 +399,15 @@ impl Runtime for DockerRuntime {
         name: &ContainerName,
         options: LogOptions,
     ) -> Result<mpsc::Receiver<Output>> {
-        let found = during("logs", self.known().find(name.as_str()).await)?;
-        Ok(logs::read(Arc::clone(self.known()), found, options))
+        let logs = logs::read(&self.inner.view, name, options).await;
+        logs.map_err(|error: Error| error.operation("read logs"))
     }
 
     async fn exec(&self, name: &ContainerName, spec: &ExecSpec) -> Result<Exec> {
-        during("exec", exec::exec(self.known(), name, spec).await)
+        let view = Arc::clone(&self.inner.view);
+        whole(exec::exec(view, name.clone(), spec.clone()))
+            .await
+            .map_err(|error| error.operation("exec"))
     }
 
     async fn set_label(
@@ -313,46 +416,34 @@ impl Runtime for DockerRuntime {
         label: &str,
         value: Option<String>,
     ) -> Result<()> {
-        let set = async {
-            let found = self.known().find(name.as_str()).await?;
-            self.known().keep.set(&found.id, label, value)?;
-            self.known().refresh(&found.id).await
-        };
-        during("set a label", set.await)
+        let label = label.to_owned();
+        self.change("set a label", name, |inner, name| {
+            inner.set_label(name, label, value)
+        })
+        .await
     }
 
     async fn bridge_address(&self) -> Result<Option<Ipv4Addr>> {
-        let look = async {
-            let docker = self.client().docker().await?;
-            let shown = docker.inspect_network("bridge", None).await;
-            let shown = there(shown.map_err(|error| self.client().error(error)))?;
-            let pools = shown
-                .and_then(|bridge| bridge.ipam?.config)
-                .unwrap_or_default();
-            Ok(pools
-                .into_iter()
-                .find_map(|pool| pool.gateway?.parse().ok()))
-        };
-        during("find the bridge", look.await)
-    }
-}
-
-impl DockerRuntime {
-    async fn wait_gone(&self, id: &str) -> Result<()> {
-        let gone = async {
-            let mut looks = tokio::time::interval(LOOK);
-            while there(self.known().find(id).await)?.is_some() {
-                looks.tick().await;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(REMOVAL, gone)
-            .await
-            .unwrap_or_else(|_| {
-                Err(own(
-                    ErrorKind::Timeout,
-                    format!("the container {id} is not removed in {REMOVAL:?}"),
-                ))
+        let asked = self
+            .inner
+            .view
+            .client
+            .ask(LOOK, |docker| async move {
+                docker
+                    .inspect_network("bridge", None::<InspectNetworkOptions>)
+                    .await
             })
+            .await;
+        let network = match asked {
+            Ok(network) => network,
+            // The engine was started without.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.operation("find the bridge")),
+        };
+        let pools = network.ipam.and_then(|ipam| ipam.config);
+        let gateways = pools.unwrap_or_default().into_iter();
+        Ok(gateways
+            .filter_map(|pool| pool.gateway)
+            .find_map(|gateway| gateway.split('/').next()?.parse().ok()))
     }
 }

@@ -1,9 +1,11 @@
-//! What the engine refuses, as errors of this backend.
+//! Failures of the engine as errors of this backend.
 
+use std::error::Error as StdError;
+use std::io;
 use std::path::Path;
 
 use arpanet_core::{Error, ErrorKind};
-use bollard::errors::Error as Engine;
+use bollard::errors::Error as Failure;
 
 pub(crate) const BACKEND: &str = "docker";
 
@@ -12,67 +14,138 @@ pub(crate) fn own(kind: ErrorKind, message: impl Into<String>) -> Error {
     Error::new(kind, message).backend(BACKEND)
 }
 
-/// The engine does not answer.
-pub(crate) fn away(socket: &Path) -> Error {
-    let message = format!("the docker engine at {} does not answer", socket.display());
-    own(ErrorKind::Unavailable, message).with_hint("is it running? systemctl status docker")
-}
-
-/// What the engine said, as it is meant.
-pub(crate) fn engine(socket: &Path, error: Engine) -> Error {
-    match error {
-        Engine::DockerResponseServerError {
+/// What the engine at this socket answered, or why it did not.
+pub(crate) fn engine(socket: &Path, failure: Failure) -> Error {
+    match failure {
+        Failure::DockerResponseServerError {
             status_code,
             message,
-        } => {
-            let message = message.trim().to_owned();
-            let kind = match status_code {
-                400 => ErrorKind::InvalidInput,
-                401 => ErrorKind::Unauthenticated,
-                403 => ErrorKind::PermissionDenied,
-                404 => ErrorKind::NotFound,
-                409 => ErrorKind::Conflict,
-                500 if is_no_program(&message) => ErrorKind::InvalidInput,
-                500 if is_denied(&message) => ErrorKind::Unauthenticated,
-                503 => ErrorKind::Unavailable,
-                _ => ErrorKind::Internal,
-            };
-            own(kind, message)
-        }
-        Engine::DockerStreamError { error } => {
-            let kind = if is_denied(&error) {
-                ErrorKind::Unauthenticated
-            } else if error.contains("not found") || error.contains("manifest unknown") {
-                ErrorKind::NotFound
-            } else {
-                ErrorKind::Unavailable
-            };
-            own(kind, error)
-        }
-        Engine::RequestTimeoutError => own(
+        } => own(kind_of(status_code), sentence(&message, status_code)),
+        Failure::DockerStreamError { error } => own(ErrorKind::Internal, sentence(&error, 500)),
+        Failure::RequestTimeoutError => own(
             ErrorKind::Timeout,
-            format!("the docker engine at {} is too slow", socket.display()),
+            format!("the engine at {} takes too long", socket.display()),
         ),
-        error @ Engine::JsonDataError { .. } => {
-            own(ErrorKind::Internal, "the engine's answer can't be read").with_source(error)
+        Failure::JsonDataError { .. } | Failure::JsonSerdeError { .. } => own(
+            ErrorKind::Incompatible,
+            format!(
+                "the engine at {} answers what can't be read",
+                socket.display()
+            ),
+        )
+        .with_source(failure),
+        Failure::APIVersionParseError {} => own(
+            ErrorKind::Incompatible,
+            format!("what listens at {} is no docker engine", socket.display()),
+        ),
+        Failure::SocketNotFoundError(_) => out_of_reach(socket, None),
+        failure => {
+            let cause = io_cause(&failure);
+            out_of_reach(socket, cause).with_source(failure)
         }
-        error => away(socket).with_source(error),
     }
 }
 
-/// As runc says that there is no such program, or none that can be run.
-fn is_no_program(message: &str) -> bool {
-    [
-        "executable file not found",
-        "no such file or directory",
-        "permission denied",
-        "exec format error",
-    ]
-    .iter()
-    .any(|part| message.contains(part))
-        && message.contains("exec")
+/// No answer at all, or half of one.
+fn out_of_reach(socket: &Path, cause: Option<io::ErrorKind>) -> Error {
+    let at = socket.display();
+    if cause == Some(io::ErrorKind::PermissionDenied) {
+        return own(
+            ErrorKind::PermissionDenied,
+            format!("the engine's socket {at} may not be used"),
+        )
+        .with_hint("run as root, or as a member of the socket's group");
+    }
+    own(
+        ErrorKind::Unavailable,
+        format!("the docker engine at {at} does not answer"),
+    )
+    .with_hint("is it running, and is this its socket? systemctl status docker")
 }
 
-fn is_denied(message: &str) -> bool {
-    message.contains("unauthorized") || message.contains("denied")
+fn kind_of(status: u16) -> ErrorKind {
+    match status {
+        400 => ErrorKind::InvalidInput,
+        401 => ErrorKind::Unauthenticated,
+        403 => ErrorKind::PermissionDenied,
+        404 => ErrorKind::NotFound,
+        408 | 504 => ErrorKind::Timeout,
+        409 => ErrorKind::Conflict,
+        405 | 501 => ErrorKind::Unsupported,
+        502 | 503 => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// The engine's words as one sentence.
+fn sentence(message: &str, status: u16) -> String {
+    let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = words.trim_end_matches('.');
+    if words.is_empty() {
+        return format!("the engine answers {status} and does not say why");
+    }
+    format!("the engine says: {words}")
+}
+
+fn io_cause(failure: &Failure) -> Option<io::ErrorKind> {
+    // It stands for its cause, which is no source of it then.
+    if let Failure::IOError { err } = failure {
+        return Some(err.kind());
+    }
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(failure);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Some(error.kind());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status_code: u16, message: &str) -> Error {
+        let message = message.to_owned();
+        engine(
+            Path::new("/run/docker.sock"),
+            Failure::DockerResponseServerError {
+                status_code,
+                message,
+            },
+        )
+    }
+
+    #[test]
+    fn an_answer_has_its_kind_and_the_words_of_the_engine() {
+        for (status, kind) in [
+            (400, ErrorKind::InvalidInput),
+            (404, ErrorKind::NotFound),
+            (409, ErrorKind::Conflict),
+            (500, ErrorKind::Internal),
+            (503, ErrorKind::Unavailable),
+        ] {
+            let error = answered(status, "No such\n thing.");
+            assert_eq!(error.kind(), kind);
+            assert_eq!(error.to_string(), "the engine says: No such thing");
+        }
+        assert!(answered(500, "").to_string().contains("500"));
+    }
+
+    #[test]
+    fn a_socket_that_is_not_there_is_named_with_a_way_out() {
+        let missing = Failure::SocketNotFoundError("/run/docker.sock".to_owned());
+        let error = engine(Path::new("/run/docker.sock"), missing);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("/run/docker.sock"));
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn a_socket_of_somebody_else_is_no_engine_that_is_down() {
+        let err = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = engine(Path::new("/run/docker.sock"), Failure::IOError { err });
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    }
 }

@@ -4,7 +4,7 @@ use arpanet_core::Result;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::client::Client;
+use crate::client::{Client, LOOK};
 use crate::config::DockerConfig;
 
 /// An engine as it is.
@@ -42,10 +42,15 @@ impl EngineFacts {
     /// [`Unavailable`](arpanet_core::ErrorKind::Unavailable) when it does not answer.
     pub async fn ask(config: &DockerConfig) -> Result<Self> {
         let client = Client::new(config.socket.clone());
-        let docker = client.docker().await?;
-        let refused = |error| client.error(error);
-        let info = docker.info().await.map_err(refused)?;
-        let networks = docker.list_networks(None).await.map_err(refused)?;
+        let info = client
+            .ask(LOOK, |docker| async move { docker.info().await })
+            .await?;
+        let networks = client
+            .ask(
+                LOOK,
+                |docker| async move { docker.list_networks(None).await },
+            )
+            .await?;
         let networks = networks.into_iter().map(|network| EngineNetwork {
             name: network.name.unwrap_or_default(),
             driver: network.driver.unwrap_or_default(),

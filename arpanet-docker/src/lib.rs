@@ -9,9 +9,13 @@ pub mod driver;
 mod error;
 mod exec;
 mod facts;
+mod image;
 mod keep;
 mod logs;
+mod moment;
 mod spec;
+mod turns;
+mod view;
 mod watch;
 
 pub use self::api::{ContainerDns, DockerApi, DockerApiConfig};

@@ -1,157 +1,221 @@
-//! The output of containers, over restarts of them and of the engine.
+//! Reading a container's output.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arpanet_core::runtime::{ContainerState, LogOptions, Output, OutputStream};
-use arpanet_core::{ErrorKind, Result};
+use arpanet_core::{ContainerName, ErrorKind, Result};
 use bollard::container::LogOutput;
-use bollard::query_parameters::LogsOptionsBuilder;
+use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
-use crate::spec::Found;
-use crate::watch::Known;
+use crate::error::own;
+use crate::moment::{self, seconds};
+use crate::view::View;
 
-/// How many pieces wait for a slow reader.
-const PIECES: usize = 64;
+/// How many pieces of output wait for a slow reader.
+const BACKLOG: usize = 64;
 
-/// Between attempts to reach an engine that is away.
-const AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+/// Between two attempts to go on.
+const RETRY: Duration = Duration::from_millis(100);
 
-/// Reads as the options say, to a reader that may drop at any time.
-pub(crate) fn read(known: Arc<Known>, found: Found, options: LogOptions) -> mpsc::Receiver<Output> {
-    let (sender, receiver) = mpsc::channel(PIECES);
-    tokio::spawn(async move {
-        let name = found.container.name.clone();
-        let reading = Reading {
-            id: found.id,
-            last: options.since,
-            tail: options.tail,
-            sender,
-        };
-        if let Err(error) = reading.go(&known, options.follow).await {
-            tracing::warn!(%name, %error, "the output can't be read to its end");
-        }
-    });
-    receiver
+/// How long a container may be silent: the connection tells when the engine is gone.
+const SILENCE: Duration = Duration::from_secs(86_400);
+
+/// Begins to read.
+pub(crate) async fn read(
+    view: &Arc<View>,
+    name: &ContainerName,
+    options: LogOptions,
+) -> Result<mpsc::Receiver<Output>> {
+    let seen = view.named(name).await?;
+    if seen.keeps_no_output {
+        let message = format!("the engine keeps no output of {name}");
+        return Err(own(ErrorKind::Unsupported, message)
+            .with_hint("it was made with the logging driver none"));
+    }
+    let (to, from) = mpsc::channel(BACKLOG);
+    let reader = Reader {
+        view: Arc::clone(view),
+        name: name.clone(),
+        id: seen.container.id,
+        terminal: seen.terminal,
+        since: options.since,
+        after: None,
+        started: seen.started,
+        to,
+    };
+    tokio::spawn(reader.run(options));
+    Ok(from)
 }
 
-struct Reading {
+struct Reader {
+    view: Arc<View>,
+    name: ContainerName,
     id: String,
-    /// Everything up to here is told, or not asked for.
-    last: Option<SystemTime>,
-    tail: Option<usize>,
-    sender: mpsc::Sender<Output>,
+    terminal: bool,
+    since: Option<SystemTime>,
+    /// When the last piece that was passed on was written.
+    after: Option<SystemTime>,
+    /// When the run began whose output was read last.
+    started: Option<SystemTime>,
+    to: mpsc::Sender<Output>,
 }
 
-impl Reading {
-    async fn go(mut self, known: &Known, follow: bool) -> Result<()> {
-        loop {
-            let outcome = self.once(known, follow).await;
-            if !follow || self.sender.is_closed() {
-                return outcome;
+impl Reader {
+    async fn run(mut self, options: LogOptions) {
+        let closed = self.to.clone();
+        let reading = async {
+            let mut tail = options.tail;
+            loop {
+                let passed = self.pass(tail.take(), options.follow).await;
+                if let Err(error) = &passed {
+                    tracing::debug!(container = %self.name, %error, "its output broke off");
+                }
+                if !options.follow {
+                    return;
+                }
+                if passed.is_err() || self.still_runs().await {
+                    // An engine that is away, or a log that ends early, is not asked without a pause.
+                    sleep(RETRY).await;
+                }
+                if !self.goes_on().await {
+                    return;
+                }
             }
-            // Only what comes, from now on.
-            self.tail = None;
-            let is_away = |kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout);
-            match outcome {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-                Err(error) if !is_away(error.kind()) => return Err(error),
-                _ => {}
-            }
-            if !self.wait_running(known).await? {
-                return Ok(());
-            }
+        };
+        tokio::select! {
+            () = reading => {}
+            () = closed.closed() => {}
         }
     }
 
-    /// Waits until it runs again; `false` when it is gone, or nobody reads any more.
-    async fn wait_running(&self, known: &Known) -> Result<bool> {
-        loop {
-            match known.find(&self.id).await {
-                Ok(found) if found.container.state == ContainerState::Running => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-                _ => {}
-            }
-            tokio::select! {
-                () = self.sender.closed() => return Ok(false),
-                () = tokio::time::sleep(AGAIN) => {}
-            }
-        }
-    }
-
-    /// Reads once, until the engine ends it.
-    async fn once(&mut self, known: &Known, follow: bool) -> Result<()> {
-        let docker = known
-            .client
-            .docker()
-            .await?
-            .with_timeout(crate::watch::NEVER);
-        let mut options = LogsOptionsBuilder::new()
+    /// Passes on what there is; when following, until the container ends.
+    async fn pass(&mut self, tail: Option<usize>, follow: bool) -> Result<()> {
+        let begin = self.after.or(self.since).map_or(0, whole_second);
+        let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
+        let options = LogsOptionsBuilder::default()
             .stdout(true)
             .stderr(true)
             .follow(follow)
-            .timestamps(true);
-        if let Some(tail) = self.tail {
-            options = options.tail(&tail.to_string());
-        }
-        if let Some(last) = self.last {
-            // The engine reads whole seconds: what is too much is passed over below.
-            let seconds = last
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            options = options.since(i32::try_from(seconds.as_secs()).unwrap_or(i32::MAX));
-        }
-        if self.tail == Some(0) && !follow {
-            return Ok(());
-        }
-        let mut pieces = docker.logs(&self.id, Some(options.build()));
-        loop {
-            let piece = tokio::select! {
-                piece = pieces.next() => piece,
-                () = self.sender.closed() => return Ok(()),
-            };
-            let Some(piece) = piece else {
-                return Ok(());
-            };
-            let piece = piece.map_err(|error| known.client.error(error))?;
-            let (stream, bytes) = match piece {
+            // On a terminal there are no frames that a time could be at the beginning of.
+            .timestamps(!self.terminal)
+            .since(begin)
+            .tail(&tail)
+            .build();
+        let docker = self.view.client.engine(SILENCE).await?;
+        let mut pieces = docker.logs(&self.id, Some(options));
+        while let Some(piece) = pieces.next().await {
+            let (stream, bytes) = match piece.map_err(|failure| self.view.client.failed(failure))? {
                 LogOutput::StdErr { message } => (OutputStream::Stderr, message),
                 LogOutput::StdOut { message } | LogOutput::Console { message } => {
                     (OutputStream::Stdout, message)
                 }
                 LogOutput::StdIn { .. } => continue,
             };
-            let (written, bytes) = split(&bytes);
+            let (written, bytes) = dated(bytes, self.terminal);
             if let Some(written) = written {
-                if self.last.is_some_and(|last| written <= last) {
+                // The engine counts in whole seconds here.
+                let early = self.since.is_some_and(|since| written < since);
+                if early || self.after.is_some_and(|after| written <= after) {
                     continue;
                 }
-                self.last = Some(written);
+                self.after = Some(written);
             }
-            if self.sender.send(Output::new(stream, bytes)).await.is_err() {
+            if self.to.send(Output::new(stream, bytes)).await.is_err() {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Whether the run goes on whose output was read last.
+    async fn still_runs(&self) -> bool {
+        let seen = self.view.named(&self.name).await;
+        seen.is_ok_and(|seen| {
+            seen.container.state == ContainerState::Running && seen.started == self.started
+        })
+    }
+
+    /// Waits until the container runs, or has run again, also over a restart of the engine; `false` when it is gone.
+    async fn goes_on(&mut self) -> bool {
+        loop {
+            let before = SystemTime::now();
+            match self.view.named(&self.name).await {
+                Ok(seen) if seen.container.id != self.id => return false,
+                Ok(seen)
+                    if seen.container.state == ContainerState::Running
+                        || seen.started != self.started =>
+                {
+                    if self.terminal && seen.started != self.started {
+                        self.after = seen.started;
+                    }
+                    self.started = seen.started;
+                    return true;
+                }
+                Ok(_) => self.something_happens(before).await,
+                Err(error) if error.kind() == ErrorKind::NotFound => return false,
+                Err(_) => sleep(RETRY).await,
+            }
+        }
+    }
+
+    /// Until the container is started or removed, or the engine is lost.
+    async fn something_happens(&self, since: SystemTime) {
+        let Ok(docker) = self.view.client.engine(SILENCE).await else {
+            return;
+        };
+        let only = HashMap::from([
+            ("type", vec!["container"]),
+            ("container", vec![self.id.as_str()]),
+        ]);
+        let options = EventsOptionsBuilder::default()
+            .since(&seconds(since))
+            .filters(&only)
+            .build();
+        let mut events = Box::pin(docker.events(Some(options)));
+        while let Some(Ok(event)) = events.next().await {
+            if matches!(
+                event.action.as_deref(),
+                Some("start" | "destroy" | "remove" | "rename")
+            ) {
+                return;
+            }
+        }
+        // The engine is away.
+        sleep(RETRY).await;
     }
 }
 
-/// The time that stands before a line, and the line.
-fn split(bytes: &Bytes) -> (Option<SystemTime>, Bytes) {
-    let Some(space) = bytes.iter().take(64).position(|byte| *byte == b' ') else {
-        return (None, bytes.clone());
-    };
-    let time = std::str::from_utf8(&bytes[..space])
-        .ok()
-        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-    match time {
-        Some(time) => (Some(time.into()), bytes.slice(space + 1..)),
-        None => (None, bytes.clone()),
+fn whole_second(moment: SystemTime) -> i32 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.unwrap_or_default().as_secs();
+    i32::try_from(seconds).unwrap_or(i32::MAX)
+}
+
+/// Takes the time from the beginning of a piece.
+fn dated(mut bytes: Bytes, terminal: bool) -> (Option<SystemTime>, Bytes) {
+    /// A time with an offset and all its digits is not longer.
+    const LONGEST: usize = 36;
+    if terminal {
+        return (None, bytes);
     }
+    let end = bytes
+        .iter()
+        .take(LONGEST)
+        .position(|byte| *byte == b' ')
+        .unwrap_or(0);
+    let written = std::str::from_utf8(&bytes[..end])
+        .ok()
+        .and_then(moment::parse);
+    if written.is_some() {
+        bytes = bytes.split_off(end + 1);
+    }
+    (written, bytes)
 }
 
 #[cfg(test)]
@@ -159,12 +223,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_is_taken_off_and_nothing_else() {
-        let (time, line) = split(&Bytes::from_static(b"2026-11-24T21:45:58.713531218Z a b\n"));
-        assert!(time.is_some());
-        assert_eq!(line, "a b\n");
-        let (time, line) = split(&Bytes::from_static(b"no time\n"));
-        assert!(time.is_none());
-        assert_eq!(line, "no time\n");
+    fn the_time_is_taken_from_a_piece_and_nothing_else() {
+        let piece = Bytes::from_static(b"2026-11-24T21:45:29.850278257Z to out\n");
+        let (written, rest) = dated(piece.clone(), false);
+        assert!(written.is_some());
+        assert_eq!(rest, "to out\n");
+        assert_eq!(dated(piece.clone(), true), (None, piece));
+        let plain = Bytes::from_static(b"no time here\n");
+        assert_eq!(dated(plain.clone(), false), (None, plain));
+        let empty = Bytes::from_static(b"2026-11-24T21:45:29Z ");
+        assert_eq!(dated(empty, false).1, "");
     }
 }

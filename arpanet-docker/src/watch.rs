@@ -1,239 +1,353 @@
-//! Following the engine: the whole list first, then what its events tell of, and the whole list again after it was away.
+//! Following the engine: what it tells is only taken as a reason to look.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arpanet_core::overlay::NetNamespace;
 use arpanet_core::runtime::{Container, ContainerState};
-use arpanet_core::watch::WatchHub;
+use arpanet_core::watch::{Watch, WatchHub};
 use arpanet_core::{ContainerName, Error, ErrorKind, Result};
-use bollard::models::EventMessage;
-use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
-use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{Mutex, watch};
+use bollard::models::{EventMessage, EventMessageTypeEnum};
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::future::{BoxFuture, Fuse, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::client::Client;
-use crate::keep::Keep;
-use crate::spec::{self, Found};
+use crate::error::own;
+use crate::moment::seconds;
+use crate::view::View;
 
-/// Between attempts to reach an engine that is away.
-const AGAIN: Duration = Duration::from_millis(100);
-/// How many containers are asked for at once.
-const AT_ONCE: usize = 16;
-/// How many events are taken together.
-const TOGETHER: usize = 256;
-/// An engine without events is well: the connection is never given up for that.
-pub(crate) const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Between two attempts to reach an engine that is away.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How long a reader waits for the first list.
+const FIRST: Duration = Duration::from_secs(5);
 
 /// As an engine tells of a container that ended without it.
-const ENDED: ContainerState = ContainerState::Exited { code: 137 };
+const KILLED: ContainerState = ContainerState::Exited { code: 137 };
 
-/// What is known of the engine's containers.
+/// When all is looked at again, whatever was told.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// How far back the engine is asked for what happened, so that nothing falls between two looks.
+const OVERLAP: Duration = Duration::from_secs(1);
+
+/// How long the engine may be silent. It says so little that only the list tells whether it is still there.
+const SILENCE: Duration = Duration::from_secs(86_400);
+
+/// When a container that could not be looked at is tried again.
+const LATER: Duration = Duration::from_secs(1);
+
+/// The follower, as its readers see it.
 #[derive(Debug)]
-pub(crate) struct Known {
-    pub(crate) client: Client,
-    pub(crate) keep: Keep,
-    pub(crate) hub: WatchHub<ContainerName, Container>,
-    /// By id. Held while containers are asked for and told, so that nothing older is told after something newer.
-    names: Mutex<HashMap<String, ContainerName>>,
-    /// Whether the list was read since this process began.
-    pub(crate) read: watch::Sender<bool>,
+pub(crate) struct Follower {
+    hub: WatchHub<ContainerName, Container>,
+    /// Whether the engine was tried: all was seen, or it is away.
+    tried: watch::Receiver<bool>,
+    news: mpsc::UnboundedSender<String>,
+    task: AbortHandle,
 }
 
-impl Known {
-    pub(crate) fn new(client: Client, keep: Keep) -> Self {
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.hub.close();
+    }
+}
+
+/// The one follower of a runtime, once somebody watches.
+#[derive(Debug, Default)]
+pub(crate) struct Following(Mutex<Option<Follower>>);
+
+impl Following {
+    /// A reader, as soon as all was seen. One of an engine that is away, or slow, begins without.
+    pub(crate) async fn watch(&self, view: &Arc<View>) -> Watch<ContainerName, Container> {
+        let (hub, mut tried) = {
+            let mut follower = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let follower = follower.get_or_insert_with(|| Follower::begin(Arc::clone(view)));
+            (follower.hub.clone(), follower.tried.clone())
+        };
+        let _ = timeout(FIRST, tried.wait_for(|tried| *tried)).await;
+        hub.watch()
+    }
+
+    /// Something changed that the engine does not tell.
+    pub(crate) fn look_at(&self, id: &str) {
+        let follower = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(follower) = follower.as_ref() {
+            let _ = follower.news.send(id.to_owned());
+        }
+    }
+}
+
+impl Follower {
+    fn begin(view: Arc<View>) -> Self {
         let hub = WatchHub::new();
         hub.set_stale(true);
+        let (tell, tried) = watch::channel(false);
+        let (news, told) = mpsc::unbounded_channel();
+        let run = Run {
+            view,
+            hub: hub.clone(),
+            names: BTreeMap::new(),
+            tell,
+            told,
+            is_lost: false,
+        };
+        let task = tokio::spawn(run.run()).abort_handle();
         Self {
-            client,
-            keep,
             hub,
-            names: Mutex::new(HashMap::new()),
-            read: watch::Sender::new(false),
+            tried,
+            news,
+            task,
         }
     }
+}
 
-    /// A container by its name or id.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] for an unknown one.
-    pub(crate) async fn find(&self, name: &str) -> Result<Found> {
-        let docker = self.client.docker().await?;
-        let shown = docker
-            .inspect_container(name, None)
-            .await
-            .map_err(|error| self.client.error(error))?;
-        spec::found(shown, |id, labels| self.keep.apply(id, labels))
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no container {name}")))
-    }
+struct Run {
+    view: Arc<View>,
+    hub: WatchHub<ContainerName, Container>,
+    /// Who is in the hub, by id.
+    names: BTreeMap<String, ContainerName>,
+    tell: watch::Sender<bool>,
+    told: mpsc::UnboundedReceiver<String>,
+    /// That was logged.
+    is_lost: bool,
+}
 
-    /// Whether arpanet2 made it, or it wants something of arpanet2.
-    fn is_ours(&self, found: &Found) -> bool {
-        found.is_own || self.keep.knows(&found.id)
-    }
+/// A look at one container, and what was seen.
+type Look = (String, Result<Option<Container>>);
 
-    /// All that arpanet2 made or looks after.
-    pub(crate) async fn all(&self) -> Result<Vec<Found>> {
-        let docker = self.client.docker().await?;
-        let options = ListContainersOptionsBuilder::new().all(true).build();
-        let listed = docker
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| self.client.error(error))?;
-        let ids: BTreeSet<String> = listed.into_iter().filter_map(|one| one.id).collect();
-        self.keep.retain(|id| ids.contains(id))?;
-        let all: Vec<Option<Found>> = stream::iter(ids)
-            .map(async |id| there(self.find(&id).await))
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let ours = all
-            .into_iter()
-            .flatten()
-            .filter(|found| self.is_ours(found));
-        Ok(ours.collect())
-    }
+/// Looks that are under way: one a container at a time, so that none overtakes another.
+#[derive(Default)]
+struct Looks {
+    under_way: FuturesUnordered<BoxFuture<'static, Look>>,
+    busy: BTreeSet<String>,
+    again: BTreeSet<String>,
+}
 
-    /// Reads the whole list.
-    async fn read_all(&self) -> Result<()> {
-        let mut names = self.names.lock().await;
-        let all = self.all().await?;
-        names.clear();
-        let mut set = BTreeMap::new();
-        for found in all {
-            names.insert(found.id, found.container.name.clone());
-            set.insert(found.container.name.clone(), found.container);
+impl Looks {
+    fn at(&mut self, view: &Arc<View>, id: String, delay: Duration) {
+        if !self.busy.insert(id.clone()) {
+            self.again.insert(id);
+            return;
         }
-        self.hub.replace(set);
-        self.hub.set_stale(false);
-        self.read.send_replace(true);
-        Ok(())
-    }
-
-    /// Asks for one container, and tells how it is.
-    pub(crate) async fn refresh(&self, id: &str) -> Result<()> {
-        let mut names = self.names.lock().await;
-        let found = there(self.find(id).await)?.filter(|found| self.is_ours(found));
-        let now = found.as_ref().map(|found| &found.container.name);
-        if let Some(before) = names.get(id).filter(|before| Some(*before) != now) {
-            self.hub.remove(before);
-        }
-        match found {
-            Some(found) => {
-                names.insert(found.id, found.container.name.clone());
-                self.hub
-                    .upsert(found.container.name.clone(), found.container);
+        let view = Arc::clone(view);
+        self.under_way.push(
+            async move {
+                if !delay.is_zero() {
+                    sleep(delay).await;
+                }
+                let seen = view.ours(&id).await;
+                (id, seen)
             }
-            None => {
-                names.remove(id);
-            }
-        }
-        Ok(())
+            .boxed(),
+        );
     }
+}
 
-    /// Notes what ended while the engine is away, and so can't say it: an engine that is stopped takes its containers with
-    /// it, unless it is set to restore them live.
-    async fn note_ended(&self) {
-        let _names = self.names.lock().await;
-        for (name, container) in self.hub.snapshot() {
-            let Some(NetNamespace::Path(namespace)) = &container.namespace else {
-                continue;
+impl Run {
+    async fn run(mut self) {
+        loop {
+            let error = match self.follow().await {
+                Ok(never) => match never {},
+                Err(error) => error,
             };
-            if container.state == ContainerState::Running && !namespace.exists() {
-                let ended = container.state(ENDED).namespace(None);
-                self.hub.upsert(name, ended);
+            if std::mem::replace(&mut self.is_lost, true) {
+                tracing::trace!(%error, "the docker engine is still away");
+            } else {
+                tracing::warn!(%error, "the docker engine can't be followed");
+            }
+            self.hub.set_stale(true);
+            self.note_ended();
+            self.tell.send_replace(true);
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Notes what ended while the engine can't say it: one that is stopped takes its containers with it, unless it is set to
+    /// restore them live.
+    fn note_ended(&self) {
+        for (name, container) in self.hub.snapshot() {
+            let ended = match &container.namespace {
+                Some(NetNamespace::Path(path)) => !path.exists(),
+                _ => false,
+            };
+            if ended && container.state == ContainerState::Running {
+                let container = container.state(KILLED).namespace(None);
+                self.hub.upsert(name, container);
             }
         }
     }
 
-    /// Follows the engine until the connection ends.
-    async fn follow(&self) -> Result<()> {
-        let docker = self.client.docker().await?.with_timeout(NEVER);
-        // Events since then are told again, so none is lost between the list and the subscription.
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.read_all().await?;
-        let since = format!("{}.{:09}", since.as_secs(), since.subsec_nanos());
-        let filters: HashMap<&str, Vec<&str>> = [("type", vec!["container", "network"])].into();
-        let options = EventsOptionsBuilder::new()
+    /// Until the engine is lost.
+    async fn follow(&mut self) -> Result<std::convert::Infallible> {
+        let docker = self.view.client.engine(SILENCE).await?;
+        // The engine keeps what happened lately, so it does not matter which of the two it takes up first.
+        let since = seconds(SystemTime::now() - OVERLAP);
+        let only = HashMap::from([("type", vec!["container", "network"])]);
+        let options = EventsOptionsBuilder::default()
             .since(&since)
-            .filters(&filters)
+            .filters(&only)
             .build();
-        let mut events = docker.events(Some(options)).ready_chunks(TOGETHER);
-        while let Some(together) = events.next().await {
-            let mut ids = BTreeSet::new();
-            for event in together {
-                let event = event.map_err(|error| self.client.error(error))?;
-                ids.extend(concerns(event));
-            }
-            for id in ids {
-                self.refresh(&id).await?;
+        let mut events = Box::pin(docker.events(Some(options)));
+        let mut looks = Looks::default();
+        // What has to be seen until the whole is seen; none before the list is there.
+        let mut missing: Option<BTreeSet<String>> = None;
+        let mut listing = self.list();
+        let mut again = interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        again.tick().await;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        if let Some(id) = changed(event) && self.view.can_be_ours(&id) {
+                            looks.at(&self.view, id, Duration::ZERO);
+                        }
+                    }
+                    Some(Err(failure)) => return Err(self.view.client.failed(failure)),
+                    None => return Err(own(ErrorKind::Unavailable, "the engine tells no more")),
+                },
+                Some(id) = self.told.recv() => looks.at(&self.view, id, Duration::ZERO),
+                _ = again.tick() => listing = self.list(),
+                listed = &mut listing => {
+                    let ids: BTreeSet<String> = listed?.into_iter().collect();
+                    let gone: Vec<String> =
+                        self.names.keys().filter(|id| !ids.contains(*id)).cloned().collect();
+                    missing.get_or_insert_with(|| ids.iter().chain(&gone).cloned().collect());
+                    for id in ids.into_iter().chain(gone) {
+                        looks.at(&self.view, id, Duration::ZERO);
+                    }
+                    self.all_seen(&mut missing);
+                }
+                Some((id, seen)) = looks.under_way.next(), if !looks.under_way.is_empty() => {
+                    looks.busy.remove(&id);
+                    if let Some(missing) = &mut missing {
+                        missing.remove(&id);
+                    }
+                    let late = self.apply(&id, seen)?;
+                    if looks.again.remove(&id) || late {
+                        let delay = if late { LATER } else { Duration::ZERO };
+                        looks.at(&self.view, id, delay);
+                    }
+                    self.all_seen(&mut missing);
+                }
             }
         }
-        Ok(())
+    }
+
+    fn list(&self) -> Fuse<BoxFuture<'static, Result<Vec<String>>>> {
+        let view = Arc::clone(&self.view);
+        async move { view.candidates().await }.boxed().fuse()
+    }
+
+    /// Tells the readers, when nothing is missing any more.
+    fn all_seen(&mut self, missing: &mut Option<BTreeSet<String>>) {
+        if missing.as_ref().is_some_and(BTreeSet::is_empty) {
+            self.hub.set_stale(false);
+            self.is_lost = false;
+            self.tell.send_replace(true);
+        }
+    }
+
+    /// Takes over what was seen; whether it has to be looked at again.
+    fn apply(&mut self, id: &str, seen: Result<Option<Container>>) -> Result<bool> {
+        match seen {
+            Ok(Some(container)) => {
+                let name = container.name.clone();
+                if self.names.get(id).is_some_and(|before| *before != name) {
+                    self.remove(id);
+                }
+                self.names.insert(id.to_owned(), name.clone());
+                self.hub.upsert(name, container);
+            }
+            Ok(None) => self.remove(id),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.remove(id);
+                self.view.forget([&id.to_owned()]);
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(error) => {
+                tracing::warn!(container = id, %error, "a container can't be looked at");
+                return Ok(is_late(&error));
+            }
+        }
+        Ok(false)
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Some(name) = self.names.remove(id)
+            // Another one may have the name by now.
+            && self.hub.get(&name).is_some_and(|container| container.id == id)
+        {
+            self.hub.remove(&name);
+        }
     }
 }
 
-/// `None` for one that is gone meanwhile.
-pub(crate) fn there<T>(outcome: Result<T>) -> Result<Option<T>> {
-    match outcome {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+/// One that the engine is busy with, say, while a driver of it hangs.
+fn is_late(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Internal)
 }
 
-/// The container that an event may have changed.
-fn concerns(event: EventMessage) -> Option<String> {
+/// The container that an event changed.
+fn changed(event: EventMessage) -> Option<String> {
+    // What somebody does in it or with its files is not a change of it; health checks do so all the time.
+    const NOTHING: [&str; 9] = [
+        "exec_",
+        "top",
+        "attach",
+        "detach",
+        "resize",
+        "archive-path",
+        "export",
+        "copy",
+        "commit",
+    ];
     let action = event.action?;
+    if NOTHING.iter().any(|prefix| action.starts_with(prefix)) {
+        return None;
+    }
     let actor = event.actor?;
-    match action.as_str() {
-        "connect" | "disconnect" => actor.attributes?.remove("container"),
-        // What is done in one or with one does not change it.
-        _ if action.starts_with("exec_") || action.starts_with("health_status: starting") => None,
-        "attach" | "commit" | "copy" | "export" | "resize" | "top" | "archive-path"
-        | "extract-to-dir" => None,
+    if matches!(action.as_str(), "connect" | "disconnect") {
+        return actor.attributes?.remove("container");
+    }
+    match event.typ {
+        Some(EventMessageTypeEnum::NETWORK) => None,
         _ => actor.id,
     }
 }
 
-/// Follows the engine for good.
-async fn keep_following(known: Arc<Known>) {
-    let mut is_told = false;
-    loop {
-        let outcome = known.follow().await;
-        known.hub.set_stale(true);
-        known.client.reset();
-        known.note_ended().await;
-        match outcome {
-            Err(error) if !is_told => {
-                tracing::warn!(%error, "the docker engine can't be followed");
-                is_told = true;
-            }
-            Err(_) => {}
-            Ok(()) => {
-                tracing::info!("the docker engine ended its events");
-                is_told = false;
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::EventActor;
+
+    #[test]
+    fn only_what_changes_a_container_is_a_reason_to_look() {
+        for (action, reason) in [
+            ("start", true),
+            ("die", true),
+            ("destroy", true),
+            ("rename", true),
+            ("health_status: healthy", true),
+            ("exec_create: sh -c true", false),
+            ("exec_die", false),
+            ("attach", false),
+        ] {
+            let event = EventMessage {
+                action: Some(action.to_owned()),
+                actor: Some(EventActor {
+                    id: Some("0123".to_owned()),
+                    ..EventActor::default()
+                }),
+                ..EventMessage::default()
+            };
+            assert_eq!(changed(event).is_some(), reason, "{action}");
         }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// Follows the engine as long as this is held.
-#[derive(Debug)]
-pub(crate) struct Following(tokio::task::JoinHandle<()>);
-
-impl Following {
-    pub(crate) fn start(known: &Arc<Known>) -> Self {
-        Self(tokio::spawn(keep_following(Arc::clone(known))))
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -6,6 +6,7 @@ mod backend;
 mod client;
 mod config;
 pub mod driver;
+mod endpoints;
 mod error;
 mod exec;
 mod facts;

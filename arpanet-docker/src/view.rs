@@ -9,6 +9,7 @@ use arpanet_core::{ContainerName, ErrorKind, Result};
 use futures_util::future::join_all;
 
 use crate::client::Client;
+use crate::endpoints::{self, Endpoints};
 use crate::error::own;
 use crate::keep::Keep;
 use crate::spec::{Seen, read};
@@ -17,7 +18,9 @@ use crate::spec::{Seen, read};
 pub(crate) struct View {
     pub(crate) client: Client,
     pub(crate) keep: Keep,
-    /// Containers that want nothing of us. What a container wants is fixed when it is made, so they are asked about once.
+    endpoints: Endpoints,
+    /// Containers that want nothing of us. What a container wants is fixed when it is made, so they are asked about once, and
+    /// again when they join a network of ours.
     strangers: Mutex<BTreeSet<String>>,
     /// Containers whose wants can't be read, which was told.
     told: Mutex<BTreeSet<String>>,
@@ -28,6 +31,7 @@ impl View {
         Self {
             client: Client::new(socket),
             keep,
+            endpoints: Endpoints::default(),
             strangers: Mutex::default(),
             told: Mutex::default(),
         }
@@ -41,7 +45,7 @@ impl View {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
             Err(error) => return Err(error),
         };
-        let seen = self.read(&inspected)?;
+        let seen = self.read(&inspected).await?;
         // The engine takes the beginning of another one's id for a name too.
         if seen.container.name != *name {
             return Err(missing());
@@ -51,7 +55,7 @@ impl View {
 
     /// The container of this id, if it is one of ours.
     pub(crate) async fn ours(&self, id: &str) -> Result<Option<Container>> {
-        let seen = self.read(&self.client.inspect(id).await?)?;
+        let seen = self.read(&self.client.inspect(id).await?).await?;
         if !seen.ours {
             lock(&self.strangers).insert(id.to_owned());
             return Ok(None);
@@ -63,9 +67,13 @@ impl View {
         Ok(Some(seen.container))
     }
 
-    fn read(&self, inspected: &bollard::models::ContainerInspectResponse) -> Result<Seen> {
+    async fn read(&self, inspected: &bollard::models::ContainerInspectResponse) -> Result<Seen> {
         let id = inspected.id.as_deref().unwrap_or_default();
-        read(inspected, &self.keep.of(id))
+        let mut seen = read(inspected, &self.keep.of(id))?;
+        let places = self.endpoints.of(&self.client, inspected).await?;
+        seen.ours |= !places.is_empty();
+        endpoints::add(&mut seen.container.spec, places);
+        Ok(seen)
     }
 
     /// The ids of all containers that can be ours. What is kept for others is given up.
@@ -85,7 +93,7 @@ impl View {
         !lock(&self.strangers).contains(id)
     }
 
-    /// A label of it was changed: it may be ours now.
+    /// A label of it was changed, or it joined a network of ours: it may be ours now.
     pub(crate) fn reconsider(&self, id: &str) {
         lock(&self.strangers).remove(id);
     }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::endpoints;
 use crate::error::own;
 use crate::moment::seconds;
 use crate::view::View;
@@ -205,6 +206,9 @@ impl Run {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
+                        if let Some(id) = endpoints::joined(&event) {
+                            self.view.reconsider(id);
+                        }
                         if let Some(id) = changed(event) && self.view.can_be_ours(&id) {
                             looks.at(&self.view, id, Duration::ZERO);
                         }

@@ -7,5 +7,6 @@ mod cluster;
 mod commands;
 mod demo;
 mod docker;
+mod network_driver;
 mod site;
 mod survival;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::site::{Site, until};
+use crate::site::{BINARY, Site, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// What another host's engine may take to have a network too.
@@ -93,18 +93,25 @@ async fn a_network_is_on_every_engine_and_its_containers_on_the_overlay() {
 
     // A host that was without power has its containers back, whichever of engine and agent is there first.
     site.lab.kill("node3").await.unwrap();
-    site.lab.start("node3").await.unwrap();
     let began = Instant::now();
     std::thread::scope(|threads| {
-        threads.spawn(|| site.ok("node3", "start"));
-        let engine = threads.spawn(|| {
+        let power = threads.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(site.lab.start_docker("node3"))
+            runtime.block_on(async {
+                site.lab.start("node3").await.unwrap();
+                site.lab.start_docker("node3").await.unwrap();
+            });
         });
-        engine.join().unwrap().unwrap();
+        // Its engine starts with it, and answers nobody until its containers are back.
+        let start = || site.lab.output("node3", &[BINARY, "start"]);
+        let started = |output: &Result<std::process::Output, _>| {
+            output.as_ref().is_ok_and(|output| output.status.success())
+        };
+        until("the agent", LIMIT, start, started);
+        power.join().unwrap();
     });
     eprintln!("engine and agent are back after {:?}", began.elapsed());
     let at = site.docker("node3", address);

@@ -128,7 +128,12 @@ pub async fn hello(socket: &Path) -> Option<String> {
 /// [`ErrorKind::Internal`] when the socket can't be removed.
 pub async fn end(socket: &Path) -> Result<()> {
     let _ = timeout(ENDING, client::post(socket, END, b"{}")).await;
-    match std::fs::remove_file(socket) {
+    let removed = std::fs::remove_file(socket);
+    // Where nothing else is in its folder, that is of the keeper too. An engine does without.
+    if let Some(folder) = socket.parent() {
+        let _ = std::fs::remove_dir(folder);
+    }
+    match removed {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::new(
             ErrorKind::Internal,
             format!("{} can't be removed", socket.display()),

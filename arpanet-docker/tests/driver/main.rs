@@ -282,3 +282,75 @@ async fn engine_and_driver_restart_and_nothing_is_lost_or_left() {
     assert_eq!(site.cluster.networks(), []);
     assert_eq!(site.cluster.links().await, 0);
 }
+
+const COMPOSE: &str = "
+version: '2.4'
+services:
+  web:
+    image: arpanet2-lab
+    command: httpd -f -h /etc
+    networks:
+      shop:
+        ipv4_address: 10.1.0.5
+  client:
+    image: arpanet2-lab
+    command: sleep 600
+    networks: [shop, back]
+networks:
+  shop:
+    driver: arpanet
+    ipam:
+      driver: arpanet
+      config: [{subnet: 10.1.0.0/16}]
+  back:
+    external: true
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compose_makes_its_networks_and_uses_those_that_are_there() {
+    if !has_engine() {
+        return;
+    }
+    let site = Site::start().await;
+    site.create_network("back", "10.2.0.0/16");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("docker-compose.yml");
+    std::fs::write(&file, COMPOSE).unwrap();
+    let compose = |args: &[&str]| {
+        let output = std::process::Command::new("/usr/bin/docker-compose")
+            .args(["--project-name", "shop", "--file"])
+            .arg(&file)
+            .args(args)
+            .env(
+                "DOCKER_HOST",
+                format!("unix://{}", site.engine.socket().display()),
+            )
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+    };
+    for _ in 0..2 {
+        compose(&["up", "-d"]);
+        assert_eq!(site.cluster.links().await, 3);
+    }
+    let name = site.docker(&["ps", "--filter", "name=client", "--format", "{{.Names}}"]);
+    site.docker(&[
+        "exec",
+        &name,
+        "wget",
+        "-qO",
+        "/tmp/passwd",
+        "http://web/passwd",
+    ]);
+    site.docker(&[
+        "exec",
+        &name,
+        "wget",
+        "-qO",
+        "/tmp/passwd",
+        "http://10.1.0.5/passwd",
+    ]);
+    compose(&["down", "-t", "0"]);
+    assert_eq!(site.cluster.links().await, 0);
+    assert_eq!(site.cluster.networks(), ["10.2.0.0/16".parse().unwrap()]);
+}

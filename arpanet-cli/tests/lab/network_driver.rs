@@ -49,7 +49,8 @@ async fn a_network_is_on_every_engine_and_its_containers_on_the_overlay() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.err.contains("overlaps 10.1.0.0/16"), "{refused:?}");
 
-    let first = "run -d --name c1 --network shop --ip 10.1.0.5 arpanet2-lab sleep 600";
+    let first =
+        "run -d --name c1 --network shop --network-alias db --ip 10.1.0.5 arpanet2-lab sleep 600";
     site.docker("node1", first);
     let second = "run -d --name c2 --network shop --restart always arpanet2-lab sleep 600";
     site.docker("node3", second);
@@ -63,6 +64,8 @@ async fn a_network_is_on_every_engine_and_its_containers_on_the_overlay() {
     );
     eprintln!("reached from the other host after {took:?}");
     assert!(pings(&site, "node3", "c2", "10.1.0.5"));
+    let resolve = || site.arpanet2("node2", "resolve db").out;
+    until("an alias", LIMIT, resolve, |out| out == "10.1.0.5");
     for plane in ["10.255.0.1", "10.254.0.1", "10.255.0.14", "10.253.0.14"] {
         assert!(!pings(&site, "node1", "c1", plane), "{plane}");
     }

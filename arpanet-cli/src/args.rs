@@ -141,6 +141,8 @@ pub(crate) enum Command {
     Hide(commands::hide::HideArgs),
     /// Remove a dead node from the cluster for good
     Forget(commands::forget::ForgetArgs),
+    /// Run the docker client against a node
+    Docker(commands::docker::DockerArgs),
     /// Print the addresses of a node
     Addr(commands::addr::AddrArgs),
     /// Several hosts on this machine, made of namespaces

@@ -54,6 +54,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Server(args) => commands::join::run(&context, args, Role::Server),
         Command::Client(args) => commands::join::run(&context, args, Role::Client),
         Command::Start(args) => commands::start::run(&context, &args),
+        Command::Docker(args) => commands::docker::run(&context, &args),
         Command::Addr(args) => commands::addr::run(&context, &args),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Hello(args) => commands::hello::serve(&args),

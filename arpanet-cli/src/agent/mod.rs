@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod by_hand;
 mod dns;
+mod docker_plane;
 pub(crate) mod frames;
 mod kept;
 pub(crate) mod launch;

@@ -14,6 +14,7 @@ use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 
 use super::by_hand::ByHand;
 use super::dns::Dns;
+use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
 use super::order::Me;
 use super::state::{self, RuntimeKind, StateFiles};
@@ -75,6 +76,7 @@ impl Stack {
         if let Some(domain) = &context.config.domain {
             dns = dns.domain(domain);
         }
+        let plane = DockerPlane::new(&context.config.docker(), &dns.domain, Arc::clone(&overlay));
         let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
         let runtime = runtime(context, me.settings.runtime, is_new).await?;
         let networks = match me.settings.runtime {
@@ -107,6 +109,7 @@ impl Stack {
         }
         if let Some(networks) = &networks {
             cluster = cluster.facility(Arc::clone(networks) as _);
+            cluster = cluster.facility(Arc::new(plane));
         }
         let cluster = cluster.build()?;
         if let Some(networks) = networks {

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deregister;
 pub(crate) mod detach;
+pub(crate) mod docker;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod expose;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arpanet_lab::Ending;
 
-use crate::site::{Site, until};
+use crate::site::{BINARY, Site, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -127,4 +127,51 @@ async fn doctor_says_what_of_docker_is_in_the_way_and_what_mends_it() {
     let away = site.arpanet2("node1", "doctor");
     assert_eq!(away.code, Some(1), "{away:?}");
     assert!(away.out.contains("FAIL docker: "), "{away:?}");
+}
+
+#[tokio::test]
+async fn every_engine_is_reached_at_its_nodes_address_by_root_and_by_nobody_else() {
+    let Some(site) = Site::up_with_docker(2).await else {
+        return;
+    };
+    site.cluster();
+    site.docker("node2", "run -d --name there arpanet2-lab sleep 600");
+    let docker = |args: &str| {
+        let command = format!("env PATH=/usr/bin:/bin DOCKER_HOST=tcp://x {BINARY} docker {args}");
+        site.command("node1", &["sh", "-c", &command])
+    };
+    let names = docker("0.2 -- ps --format {{.Names}}");
+    assert_eq!(
+        (names.code, &names.out[..]),
+        (Some(0), "there"),
+        "{names:?}"
+    );
+    // Ten megabytes there and back, and the exit code of what ran.
+    site.command(
+        "node1",
+        &["sh", "-c", "head -c 10485760 /dev/urandom > /tmp/in"],
+    );
+    let whole = docker("0.2 -- run --rm -i arpanet2-lab cat < /tmp/in | cmp - /tmp/in");
+    assert_eq!((whole.code, &whole.err[..]), (Some(0), ""), "{whole:?}");
+    assert_eq!(docker("0.2 -- exec there sh -c 'exit 42'").code, Some(42));
+    assert_eq!(site.ok("node1", "resolve docker").lines().count(), 2);
+
+    // Neither an application container, nor an ordinary user.
+    site.ok(
+        "node1",
+        "run --image arpanet2-lab --net 10.1.0.0/16 --name app -- sleep 600",
+    );
+    for api in ["10.254.0.1", "10.254.0.2"] {
+        let fetch = format!("/usr/bin/docker exec app wget -T 5 -qO - http://{api}:2375/version");
+        let refused = site.run("node1", &fetch);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.err.contains("can't connect"), "{refused:?}");
+    }
+    let user = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let user = site.run(
+        "node1",
+        &format!("{user} /usr/bin/docker -H tcp://10.254.0.2:2375 version"),
+    );
+    assert_eq!(user.code, Some(1), "{user:?}");
+    assert!(user.err.contains("permission denied"), "{user:?}");
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::requests::{Broken, PIECE, Requests};
-use super::{ContainerDns, DockerApiConfig, refusal};
+use super::{DockerApiConfig, refusal};
 
 /// For so long it is read what a client sends after its last answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(super) async fn serve(client: TcpStream, config: &DockerApiConfig) -> io::Re
     // Whoever only looks whether the port is open does not bother the engine.
     client.readable().await?;
     match call(config).await {
-        Ok(engine) => between(client, engine, &config.dns).await,
+        Ok(engine) => between(client, engine, config).await,
         Err(error) => {
             tracing::warn!(engine = %config.engine.display(), %error, "the docker engine is away");
             let message = format!(
@@ -70,8 +70,12 @@ async fn call(config: &DockerApiConfig) -> io::Result<UnixStream> {
 }
 
 /// Hands everything on both ways.
-async fn between(mut client: TcpStream, engine: UnixStream, dns: &ContainerDns) -> io::Result<()> {
-    if hand_on(&mut client, engine, dns).await? == Last::Engine {
+async fn between(
+    mut client: TcpStream,
+    engine: UnixStream,
+    config: &DockerApiConfig,
+) -> io::Result<()> {
+    if hand_on(&mut client, engine, config).await? == Last::Engine {
         linger(&mut client).await?;
     }
     Ok(())
@@ -87,13 +91,13 @@ enum Last {
 async fn hand_on(
     client: &mut TcpStream,
     mut engine: UnixStream,
-    dns: &ContainerDns,
+    config: &DockerApiConfig,
 ) -> io::Result<Last> {
     let client_end = client.as_fd().try_clone_to_owned()?;
     let engine_end = engine.as_fd().try_clone_to_owned()?;
     let (from_client, mut to_client) = client.split();
     let (mut from_engine, to_engine) = engine.split();
-    let requests = Requests::new(from_client, to_engine, dns).forward();
+    let requests = Requests::new(from_client, to_engine, config).forward();
     let answers = copy(&mut from_engine, &mut to_client);
     let (client_gone, engine_gone) = (is_reset(client_end), is_closed(engine_end));
     tokio::pin!(requests, answers, client_gone, engine_gone);

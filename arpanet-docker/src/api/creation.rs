@@ -12,15 +12,34 @@ const LABELS: &[&str] = &["arpanet.net", "arpanet.ip", "arpanet.plugin"];
 /// The same, as weave's users have it in the environment.
 const WEAVE: &str = "WEAVE_CIDR=";
 
-/// The body with the cluster's DNS; `None` where it stays as it is.
-pub(super) fn with_dns(body: &[u8], dns: &ContainerDns) -> Option<Vec<u8>> {
-    let mut body: Map<String, Value> = serde_json::from_slice(body).ok()?;
+/// What a creation says.
+pub(super) type Creation = Map<String, Value>;
+
+pub(super) fn read(body: &[u8]) -> Option<Creation> {
+    serde_json::from_slice(body).ok()
+}
+
+/// The network that it asks for, where that is one that somebody has made.
+pub(super) fn network(body: &Creation) -> Option<&str> {
+    let host = get(body, "HostConfig").and_then(Value::as_object)?;
+    let name = get(host, "NetworkMode").and_then(Value::as_str)?;
+    let is_own = matches!(name, "" | "default" | "bridge" | "host" | "none");
+    (!is_own && !name.starts_with("container:")).then_some(name)
+}
+
+/// The body with the cluster's DNS; `None` where it stays as it is. `on_overlay` is for one whose network is the overlay's.
+pub(super) fn with_dns(
+    mut body: Creation,
+    on_overlay: bool,
+    dns: &ContainerDns,
+) -> Option<Vec<u8>> {
     let mut host = match get(&body, "HostConfig") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(host)) => host.clone(),
         Some(_) => return None,
     };
-    let servers = servers(&body, &host, dns);
+    let attached = on_overlay || wants_address(&body);
+    let servers = servers(&body, &host, attached, dns);
     if servers.is_empty() || !is_empty(get(&host, "Dns")) {
         return None;
     }
@@ -42,6 +61,7 @@ pub(super) fn is_detached(body: &[u8]) -> bool {
 fn servers<'a>(
     body: &Map<String, Value>,
     host: &Map<String, Value>,
+    attached: bool,
     dns: &'a ContainerDns,
 ) -> &'a [Ipv4Addr] {
     let network = get(host, "NetworkMode")
@@ -52,7 +72,7 @@ fn servers<'a>(
     if shares || disabled {
         return &[];
     }
-    match (wants_address(body), network) {
+    match (attached, network) {
         (true, _) => &dns.attached,
         (false, "none") => &[],
         (false, _) => &dns.others,
@@ -103,7 +123,7 @@ mod tests {
             .attached([ROUTER])
             .others([BRIDGE])
             .search(["service.consul".to_owned()]);
-        let changed = with_dns(&serde_json::to_vec(body).unwrap(), &dns)?;
+        let changed = with_dns(read(&serde_json::to_vec(body).unwrap())?, false, &dns)?;
         let mut changed: Value = serde_json::from_slice(&changed).unwrap();
         let host = changed["HostConfig"].as_object_mut().unwrap();
         let dns = host.remove("Dns").unwrap();
@@ -147,11 +167,11 @@ mod tests {
         ] {
             assert_eq!(dns_of(&body), None, "{body}");
         }
+        assert_eq!(read(b"{\"Image\": "), None);
         assert_eq!(
-            with_dns(b"{\"Image\": ", &ContainerDns::default().others([BRIDGE])),
+            with_dns(Creation::new(), true, &ContainerDns::default()),
             None
         );
-        assert_eq!(with_dns(b"{}", &ContainerDns::default()), None);
     }
 
     #[test]
@@ -163,7 +183,12 @@ mod tests {
         let dns = ContainerDns::default()
             .others([BRIDGE])
             .search(["service.consul".to_owned()]);
-        let changed = with_dns(&serde_json::to_vec(&body).unwrap(), &dns).unwrap();
+        let changed = with_dns(
+            read(&serde_json::to_vec(&body).unwrap()).unwrap(),
+            false,
+            &dns,
+        )
+        .unwrap();
         let mut expected = body;
         expected["hostConfig"]["Dns"] = json!(["172.17.0.1"]);
         assert_eq!(serde_json::from_slice::<Value>(&changed).unwrap(), expected);

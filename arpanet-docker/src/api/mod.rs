@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod creation;
 mod head;
+mod network;
 mod refusal;
 mod requests;
 mod server;

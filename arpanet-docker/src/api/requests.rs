@@ -5,10 +5,11 @@ use std::io;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::ContainerDns;
+use super::DockerApiConfig;
 use super::chunked::Chunked;
 use super::creation;
 use super::head::{self, Body, Head, Parsed, Purpose};
+use super::network;
 
 /// How much is read at once.
 pub(super) const PIECE: usize = 128 << 10;
@@ -27,16 +28,16 @@ pub(super) enum Broken {
 pub(super) struct Requests<'a, R, W> {
     client: R,
     engine: W,
-    dns: &'a ContainerDns,
+    config: &'a DockerApiConfig,
     buffer: BytesMut,
 }
 
 impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Requests<'a, R, W> {
-    pub(super) fn new(client: R, engine: W, dns: &'a ContainerDns) -> Self {
+    pub(super) fn new(client: R, engine: W, config: &'a DockerApiConfig) -> Self {
         Self {
             client,
             engine,
-            dns,
+            config,
             buffer: BytesMut::with_capacity(PIECE),
         }
     }
@@ -141,7 +142,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Requests<'a, R, W> {
             return Ok(false);
         };
         let (changed, goes_on) = match head.purpose {
-            Purpose::Creation => (creation::with_dns(&body, self.dns), true),
+            Purpose::Creation => (self.with_dns(&body).await, true),
             _ => (None, creation::is_detached(&body)),
         };
         let message = match (changed, ahead) {
@@ -152,6 +153,16 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Requests<'a, R, W> {
         };
         self.write(&message).await?;
         Ok(goes_on)
+    }
+
+    /// The body of a creation with the cluster's DNS; `None` where it stays as it is.
+    async fn with_dns(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let body = creation::read(body)?;
+        let on_overlay = match creation::network(&body) {
+            Some(name) => network::is_on_overlay(&self.config.engine, name).await,
+            None => false,
+        };
+        creation::with_dns(body, on_overlay, &self.config.dns)
     }
 
     /// Reads a body whole: its data, and the bytes that it came in. `None` where it is too long, ends early, or is none:

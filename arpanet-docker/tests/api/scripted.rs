@@ -26,7 +26,9 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("docker.sock");
         let engine = UnixListener::bind(&socket).unwrap();
-        let dns = ContainerDns::default().others([Ipv4Addr::new(172, 17, 0, 1)]);
+        let dns = ContainerDns::default()
+            .attached([Ipv4Addr::new(169, 254, 1, 1)])
+            .others([Ipv4Addr::new(172, 17, 0, 1)]);
         let config = DockerApiConfig::new(&DockerConfig::default().socket(&socket)).dns(dns);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let api = DockerApi::serve(listener, change(config)).unwrap();
@@ -154,6 +156,37 @@ async fn a_creation_in_chunks_or_with_an_expectation_gets_dns_too() {
     expect(&mut client, "HTTP/1.1 100 Continue\r\n\r\n").await;
     client.write_all(b"{\"Image\":\"a\"}").await.unwrap();
     expect(&mut engine, &changed).await;
+}
+
+#[tokio::test]
+async fn whose_network_a_container_is_for_is_asked_of_the_engine() {
+    let world = World::new();
+    let engine = world.engine.as_ref().unwrap();
+    for (network, server) in [
+        (r#"{"Name":"shop","Driver":"arpanet"}"#, "169.254.1.1"),
+        (r#"{"Name":"shop","Driver":"bridge"}"#, "172.17.0.1"),
+        (r#"{"message":"network shop not found"}"#, "172.17.0.1"),
+    ] {
+        let body = r#"{"HostConfig":{"NetworkMode":"shop"}}"#;
+        let length = body.len();
+        let head = format!("POST /containers/create HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+        let mut client = TcpStream::connect(world.address()).await.unwrap();
+        client
+            .write_all([&head, body].concat().as_bytes())
+            .await
+            .unwrap();
+        let (mut creation, _) = timeout(BOUND, engine.accept()).await.unwrap().unwrap();
+        let (mut question, _) = timeout(BOUND, engine.accept()).await.unwrap().unwrap();
+        let asked = "GET /networks/shop HTTP/1.0\r\nHost: docker\r\n\r\n";
+        expect(&mut question, asked).await;
+        let answer = format!("HTTP/1.0 200 OK\r\n\r\n{network}");
+        question.write_all(answer.as_bytes()).await.unwrap();
+        drop(question);
+        let body = format!(r#"{{"HostConfig":{{"Dns":["{server}"],"NetworkMode":"shop"}}}}"#);
+        let length = body.len();
+        let head = format!("POST /containers/create HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+        expect(&mut creation, &(head + &body)).await;
+    }
 }
 
 #[tokio::test]

@@ -6,3 +6,5 @@
 mod real;
 #[path = "api/scripted.rs"]
 mod scripted;
+#[path = "api/speed.rs"]
+mod speed;

@@ -15,6 +15,7 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectNetworkOptions, RemoveContainerOptionsBuilder,
     StartContainerOptions, StopContainerOptionsBuilder,
 };
+use ipnet::Ipv4Net;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -441,9 +442,38 @@ impl Runtime for DockerRuntime {
             Err(error) => return Err(error.operation("find the bridge")),
         };
         let pools = network.ipam.and_then(|ipam| ipam.config);
-        let gateways = pools.unwrap_or_default().into_iter();
-        Ok(gateways
-            .filter_map(|pool| pool.gateway)
-            .find_map(|gateway| gateway.split('/').next()?.parse().ok()))
+        let pools = pools.unwrap_or_default().into_iter();
+        Ok(pools
+            .filter_map(|pool| pool.gateway.or(pool.subnet))
+            .find_map(|text| gateway(&text)))
+    }
+}
+
+/// A bridge's address by its gateway, or by its subnet: without a gateway of its own the engine takes the first address, and
+/// does not tell it before it was restarted once.
+fn gateway(text: &str) -> Option<Ipv4Addr> {
+    match text.parse::<Ipv4Net>() {
+        Ok(subnet) if subnet.addr() == subnet.network() => subnet.hosts().next(),
+        Ok(gateway) => Some(gateway.addr()),
+        Err(_) => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gateway;
+
+    #[test]
+    fn a_bridge_without_a_gateway_has_the_first_address() {
+        for (text, wanted) in [
+            ("172.17.0.1", Some("172.17.0.1")),
+            ("172.17.0.9/16", Some("172.17.0.9")),
+            ("172.17.0.0/16", Some("172.17.0.1")),
+            ("fd00::1", None),
+            ("fd00::/64", None),
+        ] {
+            let wanted = wanted.map(|ip| ip.parse().unwrap());
+            assert_eq!(gateway(text), wanted, "{text}");
+        }
     }
 }

@@ -188,7 +188,7 @@ async fn containers_of_any_client_are_listed_with_what_they_want() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_beginning_of_an_id_is_no_name() {
+async fn the_beginning_of_an_id_is_no_name_and_the_bridge_has_its_address() {
     let Some(scene) = scene().await else { return };
     let id = scene.sleeping("plain", &[]);
     for length in [2, 12, 64] {
@@ -199,6 +199,10 @@ async fn the_beginning_of_an_id_is_no_name() {
     }
     let state = ["inspect", "-f", "{{.State.Running}}", "plain"];
     assert_eq!(scene.docker(&state), "true");
+    let bridge = scene.runtime.bridge_address().await.unwrap();
+    let route = ["exec", "plain", "ip", "route", "show", "default"];
+    let wanted = format!("via {} ", bridge.unwrap());
+    assert!(scene.docker(&route).contains(&wanted), "{wanted}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

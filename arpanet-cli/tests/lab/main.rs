@@ -7,6 +7,7 @@ mod cluster;
 mod commands;
 mod demo;
 mod docker;
+mod docker_services;
 mod network_driver;
 mod site;
 mod survival;

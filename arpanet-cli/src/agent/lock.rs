@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
@@ -20,9 +21,25 @@ const DYING_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at one.
 const DYING_LOOK: Duration = Duration::from_millis(2);
 
+/// The number of the lock's second descriptor. The kernel closes what a process leaves in the order of its numbers: this
+/// one after all others, so that nothing of an agent is held any more when its lock is free. Below the usual limit of 1,024.
+const LAST: i32 = 1000;
+
 /// Held while the agent runs.
 #[derive(Debug)]
-pub(crate) struct AgentLock(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+pub(crate) struct AgentLock {
+    #[expect(dead_code, reason = "held for its lock")]
+    lock: Flock<File>,
+    #[expect(dead_code, reason = "held for its number")]
+    last: Option<OwnedFd>,
+}
+
+impl AgentLock {
+    /// Keeps it until the process is gone.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
 
 fn open(paths: &Paths) -> Result<File> {
     let cannot = |source| {
@@ -61,7 +78,9 @@ pub(crate) fn acquire(paths: &Paths) -> Result<AgentLock> {
                 // The id only serves the message below.
                 let _ = lock.set_len(0).and_then(|()| lock.rewind());
                 let _ = write!(lock, "{}", std::process::id());
-                return Ok(AgentLock(lock));
+                // Where fewer are allowed, the order is the only thing lost.
+                let last = rustix::io::fcntl_dupfd_cloexec(&*lock, LAST).ok();
+                return Ok(AgentLock { lock, last });
             }
             Err((mut file, nix::Error::EWOULDBLOCK)) => {
                 let mut pid = String::new();

@@ -106,10 +106,12 @@ pub(crate) fn run(context: &Context, order: Order, tell: impl Fn(Report)) -> Res
         tracing::error!(%error, "the agent ends");
         tell(Report::Failed(Failure::from(error)));
     }
-    // What its tasks hold, the ledger above all, is let go of before the lock. Nothing that blocks is worth more waiting.
+    // Nothing that blocks is worth more waiting.
     runtime.shutdown_timeout(LAST_MOMENT);
-    // To the last: whoever waits for it finds nothing of the agent any more.
-    drop(held);
+    // To the last: whoever waits for the lock finds nothing of the agent any more.
+    if let Some(lock) = held {
+        lock.keep();
+    }
     outcome
 }
 

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Deed;
 use crate::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
-use crate::{AppAddr, NodeAddr, NodeName, Result};
+use crate::{AppAddr, AppNet, NodeAddr, NodeName, Result};
 
 /// Bytes that never show in `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +183,8 @@ impl Seed {
 pub struct Holdings {
     /// Addresses that are held before a container has them, with the age of each claim.
     pub reserved: BTreeMap<AppAddr, u64>,
+    /// Ranges that are this node's, and those that it gave away, by network.
+    pub ranges: BTreeMap<AppNet, Vec<Deed>>,
 }
 
 /// What admission yields: all that a node needs to take part, and to come back without a password.

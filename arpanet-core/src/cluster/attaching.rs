@@ -47,11 +47,18 @@ impl Cluster {
         let (addr, given) = match held {
             Some(held) => (held, before.clone()),
             None => {
-                let view = node.view();
+                if let NetRequest::Net(net) = &request {
+                    node.view().check_apart(*net)?;
+                    node.space(*net).await?;
+                }
+                let mut view = node.view();
                 if let Some(net) = net_of(&request) {
                     view.check_apart(net)?;
                 }
-                let addr = view.place(node.me, name, &request, &view.taken())?;
+                let addr = {
+                    let taken = view.taken();
+                    view.place(node.me, name, &request, &taken)?
+                };
                 let given = before.clone().and(addr, view.records.next_epoch());
                 (addr, given)
             }
@@ -60,6 +67,7 @@ impl Cluster {
             Ok(()) => node.keeps(name, addr).await,
             Err(error) => Err(error),
         };
+        node.view().settled([addr.ip()]);
         if attached.is_err()
             && let Err(error) = node.give(name, &before).await
         {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::plan::{self, EPOCH_LABEL};
 use super::view::View;
-use super::{Cluster, Node, address};
+use super::{Cluster, Node};
 use crate::addr::ROUTER_ADDRESS;
 use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
 use crate::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Result, ServiceName};
@@ -53,8 +53,20 @@ impl Cluster {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        for request in &spec.nets {
+            if let NetRequest::Net(net) = request {
+                node.view().check_apart(*net)?;
+                node.space(*net).await?;
+            }
+        }
         let complete = node.complete(&spec, name.clone())?;
-        match node.bring_up(&complete).await {
+        let brought = node.bring_up(&complete).await;
+        let addrs = complete.nets.iter().filter_map(|request| match request {
+            NetRequest::Addr(addr) => Some(addr.ip()),
+            _ => None,
+        });
+        node.view().settled(addrs);
+        match brought {
             Ok(container) => Ok(container),
             Err(error) => {
                 if let Err(error) = self.remove(&name).await {
@@ -115,7 +127,7 @@ impl View {
 
     /// The address that answers a request: the one that is asked for, unless another container holds it, or a free one.
     pub(super) fn place(
-        &self,
+        &mut self,
         me: NodeAddr,
         name: &ContainerName,
         request: &NetRequest,
@@ -123,7 +135,7 @@ impl View {
     ) -> Result<AppAddr> {
         let addr = match self.resolve_net(request)? {
             NetRequest::Addr(addr) => addr,
-            NetRequest::Net(net) => return address::pick(net, me, |ip| taken.contains(&ip)),
+            NetRequest::Net(net) => return self.pick(me, net, taken),
             NetRequest::Named(name) => return Err(no_network(&name)),
         };
         match self.records.holder(addr.ip()) {
@@ -156,7 +168,7 @@ impl Node {
 
     /// The spec with all that the cluster decides: addresses, DNS, the age of its claims.
     fn complete(&self, spec: &ContainerSpec, name: ContainerName) -> Result<ContainerSpec> {
-        let view = self.view();
+        let mut view = self.view();
         let mut taken = view.taken();
         let mut complete = spec.clone();
         let nets: Vec<AppNet> = spec.nets.iter().filter_map(net_of).collect();

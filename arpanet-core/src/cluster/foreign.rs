@@ -63,22 +63,27 @@ impl View {
 
 impl Node {
     /// Picks addresses for the containers that ask for any of a network. What failed is for the next time that something
-    /// changes; the caller tells of it.
-    pub(super) async fn settle(&self) -> BTreeMap<ContainerName, Error> {
+    /// changes; the caller tells of it. And whether some wait for addresses that were just asked for.
+    pub(super) async fn settle(&self) -> (BTreeMap<ContainerName, Error>, bool) {
         let unsettled = self.view().unsettled();
         let mut failed = BTreeMap::new();
         if unsettled.is_empty() {
-            return failed;
+            return (failed, false);
         }
-        let _turn = self.attaching.lock().await;
+        // Whoever has the turn may wait for what this round brings: another one then.
+        let Ok(_turn) = self.attaching.try_lock() else {
+            return (failed, true);
+        };
+        let mut again = false;
         for name in unsettled {
             match self.settle_one(&name).await {
                 // It is gone meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound && self.is_gone(&name).await => {}
-                outcome => failed.extend(outcome.err().map(|error| (name, error))),
+                Ok(settled) => again |= !settled,
+                Err(error) => failed.extend([(name, error)]),
             }
         }
-        failed
+        (failed, again)
     }
 
     async fn is_gone(&self, name: &ContainerName) -> bool {
@@ -89,18 +94,26 @@ impl Node {
         found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
     }
 
-    async fn settle_one(&self, name: &ContainerName) -> Result<()> {
+    async fn settle_one(&self, name: &ContainerName) -> Result<bool> {
         let runtime = self.runtime()?;
         // As it is now: the view may be older than its label.
         let mut container = runtime.inspect(name).await?;
+        let open = self.view().open_nets(&container)?;
+        for net in &open {
+            self.view().check_apart(*net)?;
+            if let Some(wait) = self.asks_for(*net) {
+                return wait.map(|()| false);
+            }
+        }
+        let mut picked = Vec::new();
         let given = {
-            let view = self.view();
+            let mut view = self.view();
             let mut given = Given::of(&container.spec);
             let mut taken = view.taken();
-            for net in view.open_nets(&container)? {
-                view.check_apart(net)?;
+            for net in open {
                 let addr = view.place(self.me, name, &NetRequest::Net(net), &taken)?;
                 taken.insert(addr.ip());
+                picked.push(addr.ip());
                 given = given.and(addr, view.records.next_epoch());
             }
             given
@@ -109,7 +122,9 @@ impl Node {
             runtime.set_label(name, GIVEN_LABEL, given.label()).await?;
             container = runtime.inspect(name).await?;
         }
-        self.view().containers.insert(name.clone(), container);
-        Ok(())
+        let mut view = self.view();
+        view.containers.insert(name.clone(), container);
+        view.settled(picked);
+        Ok(true)
     }
 }

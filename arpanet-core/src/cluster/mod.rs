@@ -11,7 +11,9 @@ mod gate;
 mod given;
 mod holding;
 mod network;
+mod owning;
 mod plan;
+mod ranges;
 mod reconcile;
 mod record;
 mod records;
@@ -32,6 +34,7 @@ pub use self::event::ClusterEvent;
 pub use self::facility::MockFacility;
 pub use self::facility::{Facility, FacilityContext};
 pub use self::network::Network;
+pub use self::ranges::{Deed, Owner};
 pub use self::status::NodeStatus;
 
 use self::reconcile::Applied;
@@ -72,6 +75,8 @@ struct Node {
     /// Peers that the overlay has been told of.
     connected: watch::Sender<std::collections::BTreeSet<NodeAddr>>,
     kick: Arc<Notify>,
+    /// Counts rounds: after each, what came of others is known here.
+    rounds: watch::Sender<u64>,
     events: broadcast::Sender<ClusterEvent>,
 }
 
@@ -261,6 +266,7 @@ impl ClusterBuilder {
                 attaching: tokio::sync::Mutex::default(),
                 connected: watch::Sender::default(),
                 kick: Arc::new(Notify::new()),
+                rounds: watch::Sender::default(),
                 events: broadcast::Sender::new(256),
             }),
         })

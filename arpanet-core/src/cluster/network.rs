@@ -53,7 +53,7 @@ impl View {
             .collect()
     }
 
-    fn networks(&self) -> Vec<Network> {
+    pub(super) fn networks(&self) -> Vec<Network> {
         self.network_versions()
             .into_iter()
             .filter(|(_, (version, _))| !version.removed)

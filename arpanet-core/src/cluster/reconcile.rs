@@ -26,6 +26,7 @@ pub(super) struct Applied {
     pub(super) instances: BTreeMap<InstanceId, Option<Instance>>,
     pub(super) lost: BTreeSet<(ContainerName, AppAddr)>,
     networks: BTreeMap<String, Bytes>,
+    pub(super) ranges: BTreeMap<String, Bytes>,
     networks_carried: bool,
     roster: Roster,
     roster_kept: bool,
@@ -40,6 +41,8 @@ pub(super) struct Outcome {
     /// Addresses that are held before their container is there, and could not be claimed.
     pub(super) reserved: BTreeMap<AppAddr, Error>,
     pub(super) rest: Vec<Error>,
+    /// Something is to be looked at again soon, and nothing failed.
+    pub(super) again: bool,
 }
 
 impl Outcome {
@@ -69,6 +72,7 @@ impl Node {
         let mut outcome = Outcome::default();
         self.take_changes(&mut applied);
         self.reconcile_peers(&mut applied, &mut outcome).await;
+        self.reconcile_ranges(&mut applied, &mut outcome).await;
         self.reconcile_containers(&mut applied, &mut outcome).await;
         self.reconcile_networks(&mut applied, &mut outcome).await;
         outcome
@@ -79,6 +83,7 @@ impl Node {
         let mut view = self.view();
         let members = view.take_changed_members();
         applied.roster_kept &= members.is_empty();
+        view.ranges.due |= !members.is_empty();
         applied.networks_carried &= !members.contains(&self.me);
         applied.due.extend(members);
         applied.due.extend(view.records.take_changed());
@@ -185,6 +190,13 @@ impl Node {
         let Ok(roster) = self.discovery.roster().await else {
             return;
         };
+        {
+            let mut view = self.view();
+            if view.roster != roster && self.discovery.capabilities().records {
+                view.roster = roster.clone();
+                view.ranges.due = true;
+            }
+        }
         if roster == applied.roster {
             applied.roster_kept = true;
             return;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerName, Error, ErrorKind, Result};
+use crate::{AppNet, ContainerName, Error, ErrorKind, Result};
 
 /// The overlay's announcement, as the overlay wrote it.
 pub(super) const ANNOUNCEMENT: &str = "overlay";
@@ -23,6 +23,12 @@ pub(super) const NETWORK: &str = "network/";
 /// Before the key of whether a node is drained.
 pub(super) const DRAIN: &str = "drain/";
 
+/// Before the key of a network's ranges.
+pub(super) const RANGE: &str = "range/";
+
+/// Before the key of a network that a node wants addresses of.
+pub(super) const WANT: &str = "want/";
+
 /// A node about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NodeRecord {
@@ -32,6 +38,16 @@ pub(super) struct NodeRecord {
 /// The key of a claim: one for each address and container.
 pub(super) fn claim_key(ip: Ipv4Addr, container: &ContainerName) -> String {
     format!("{CLAIM}{ip}/{container}")
+}
+
+/// The key of a node's ranges of a network.
+pub(super) fn range_key(net: AppNet) -> String {
+    format!("{RANGE}{net}")
+}
+
+/// The key of a node's want of addresses of a network.
+pub(super) fn want_key(net: AppNet) -> String {
+    format!("{WANT}{net}")
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes> {

@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::ranges::Deed;
 use super::record;
 use crate::discovery::{Record, RecordKey};
 use crate::watch::Change;
-use crate::{AppAddr, Claim, NodeAddr};
+use crate::{AppAddr, AppNet, Claim, NodeAddr};
 
 /// A record, with the claim that it is.
 #[derive(Debug)]
 struct Known {
     record: Record,
     claim: Option<Claim>,
+    /// What it says of ranges.
+    deeds: Vec<Deed>,
 }
 
 /// The records of all nodes.
@@ -25,6 +28,9 @@ pub(super) struct Records {
     changed: BTreeSet<NodeAddr>,
     claims_changed: bool,
     networks_changed: bool,
+    ranges_changed: bool,
+    /// How many claims there are in each network.
+    nets: BTreeMap<AppNet, usize>,
 }
 
 impl Records {
@@ -71,10 +77,24 @@ impl Records {
         if let Some(claim) = &claim {
             let rivals = self.claims.entry(claim.addr.ip()).or_default();
             rivals.push((claim.clone(), record.suspended));
+            if let Some(net) = claim.net() {
+                let claims = self.nets.entry(net).or_default();
+                self.ranges_changed |= *claims == 0;
+                *claims += 1;
+            }
             self.changed
                 .extend(rivals.iter().map(|(rival, _)| rival.node));
         }
-        let known = Known { record, claim };
+        let deeds = key
+            .starts_with(record::RANGE)
+            .then(|| record::decode::<Vec<Deed>>(&record.value))
+            .flatten()
+            .unwrap_or_default();
+        let known = Known {
+            record,
+            claim,
+            deeds,
+        };
         self.by_owner.entry(owner).or_default().insert(key, known);
     }
 
@@ -84,6 +104,14 @@ impl Records {
         };
         self.note(owner, key);
         let Some(claim) = known.claim else { return };
+        if let Some(net) = claim.net()
+            && let Some(claims) = self.nets.get_mut(&net)
+        {
+            *claims -= 1;
+            if *claims == 0 {
+                self.nets.remove(&net);
+            }
+        }
         if let Some(rivals) = self.claims.get_mut(&claim.addr.ip()) {
             self.changed
                 .extend(rivals.iter().map(|(rival, _)| rival.node));
@@ -101,6 +129,9 @@ impl Records {
             self.claims_changed = true;
         } else if key.starts_with(record::NETWORK) || key.starts_with(record::DRAIN) {
             self.networks_changed = true;
+            self.ranges_changed = true;
+        } else if key.starts_with(record::RANGE) || key.starts_with(record::WANT) {
+            self.ranges_changed = true;
         } else if key == record::ANNOUNCEMENT {
             self.changed.insert(owner);
         }
@@ -119,6 +150,32 @@ impl Records {
     /// Whether networks, or who is drained, changed since the last time.
     pub(super) fn take_networks_changed(&mut self) -> bool {
         std::mem::take(&mut self.networks_changed)
+    }
+
+    /// Whether ranges, wants, or the set of networks changed since the last time.
+    pub(super) fn take_ranges_changed(&mut self) -> bool {
+        std::mem::take(&mut self.ranges_changed)
+    }
+
+    /// What all nodes say of a network's ranges, those that are out of reach too.
+    pub(super) fn deeds(&self, net: AppNet) -> impl Iterator<Item = &Deed> {
+        let key = record::range_key(net);
+        self.by_owner
+            .values()
+            .filter_map(move |known| known.get(&key))
+            .flat_map(|known| &known.deeds)
+    }
+
+    /// Networks that claims, ranges or wants are of.
+    pub(super) fn nets(&self) -> BTreeSet<AppNet> {
+        let mut nets: BTreeSet<AppNet> = self.nets.keys().copied().collect();
+        for prefix in [record::RANGE, record::WANT] {
+            nets.extend(
+                self.with_prefix(prefix)
+                    .filter_map(|(net, _)| net.parse::<AppNet>().ok()),
+            );
+        }
+        nets
     }
 
     /// One record.

@@ -54,6 +54,7 @@ impl View {
     /// Addresses that must not be picked: claimed by anybody, reserved, or kept for a container that ended here.
     pub(super) fn taken(&self) -> BTreeSet<Ipv4Addr> {
         let mut taken = self.records.taken();
+        taken.extend(self.picked());
         taken.extend(self.holdings.reserved.keys().map(|addr| addr.ip()));
         for container in self.containers.values() {
             let kept = super::given::addresses(&container.spec);
@@ -78,6 +79,10 @@ impl Cluster {
             Some(ip) => NetRequest::Addr(net.addr(ip)?),
         };
         let _turn = node.attaching.lock().await;
+        if let NetRequest::Net(net) = &request {
+            node.view().check_apart(*net)?;
+            node.space(*net).await?;
+        }
         let (addr, fresh) = {
             let mut view = node.view();
             view.check_apart(net)?;
@@ -89,6 +94,7 @@ impl Cluster {
                     let addr = view.place_reserved(node.me, request)?;
                     let epoch = view.age_of(node.me, addr);
                     view.holdings.reserved.insert(addr, epoch);
+                    view.settled([addr.ip()]);
                     (addr, true)
                 }
             }
@@ -167,7 +173,7 @@ impl Cluster {
 }
 
 impl View {
-    fn place_reserved(&self, me: NodeAddr, request: &NetRequest) -> Result<AppAddr> {
+    fn place_reserved(&mut self, me: NodeAddr, request: &NetRequest) -> Result<AppAddr> {
         // A container that is there already, and had it before this node's process came up.
         if let NetRequest::Addr(addr) = request
             && let Some(holder) = self.records.holder(addr.ip())
@@ -180,7 +186,8 @@ impl View {
             return Ok(*addr);
         }
         let name: ContainerName = RESERVED.parse()?;
-        self.place(me, &name, request, &self.taken())
+        let taken = self.taken();
+        self.place(me, &name, request, &taken)
     }
 
     /// As old as the claim of the container that has it already.

@@ -396,7 +396,14 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
     }
 
     done.push(Undo::StopTasks);
-    node.view().holdings = membership.holdings.clone();
+    {
+        let mut view = node.view();
+        view.holdings = membership.holdings.clone();
+        view.ranges.kept = membership.holdings.ranges.clone();
+        if node.discovery.capabilities().records {
+            view.roster = membership.roster.clone();
+        }
+    }
     let task = node.spawn_reconcile().await.at("watch the cluster")?;
     let up = async {
         if let Way::Join {

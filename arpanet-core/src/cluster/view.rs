@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::owning::Ranges;
 use super::record;
 use super::records::Records;
 use crate::admission::Holdings;
 use crate::discovery::{Member, MemberState};
 use crate::overlay::{Announcement, PeerSpec};
+use crate::roster::Roster;
 use crate::runtime::Container;
 use crate::watch::Change;
 use crate::{ContainerName, NodeAddr};
@@ -19,6 +21,8 @@ pub(super) struct View {
     pub(super) containers: BTreeMap<ContainerName, Container>,
     /// What is kept with the membership.
     pub(super) holdings: Holdings,
+    pub(super) roster: Roster,
+    pub(super) ranges: Ranges,
     /// Members that came, went or are another.
     changed: BTreeSet<NodeAddr>,
 }

@@ -96,7 +96,7 @@ impl Node {
     /// Settles and reconciles, and tells of trouble that was not `told` the last time. Whether any is to be tried again
     /// soon: what does not help by itself waits until something changes.
     async fn round(&self, told: &mut BTreeSet<String>) -> bool {
-        let unsettled = self.settle().await;
+        let (unsettled, waiting) = self.settle().await;
         let outcome = self.reconcile().await;
         let of = |(name, error): (&ContainerName, &Error)| match error.hint() {
             None => format!("the container {name}: {error}"),
@@ -120,7 +120,11 @@ impl Node {
             self.emit(ClusterEvent::Trouble { what: what.clone() });
         }
         *told = now;
-        !outcome.is_clean() || unsettled.values().any(Error::is_retryable)
+        self.rounds.send_modify(|rounds| *rounds += 1);
+        !outcome.is_clean()
+            || waiting
+            || outcome.again
+            || unsettled.values().any(Error::is_retryable)
     }
 }
 

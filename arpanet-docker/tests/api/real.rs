@@ -187,6 +187,13 @@ async fn builds_an_image() {
         .stdout;
     world.with_input(&["build", "-t", "built", "-"], &context);
     assert_eq!(world.says(&["run", "--rm", "built"]), "10485760");
+
+    // BuildKit's session is an upgraded stream with requests of the engine in it.
+    let mut session = world.docker(&["build", "--no-cache", "-t", "again", "-"]);
+    session.env("DOCKER_BUILDKIT", "1");
+    let built = output(session, &context);
+    assert!(built.status.success(), "{built:?}");
+    assert_eq!(world.says(&["run", "--rm", "again"]), "10485760");
 }
 
 #[tokio::test(flavor = "multi_thread")]

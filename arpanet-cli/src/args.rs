@@ -141,6 +141,10 @@ pub(crate) enum Command {
     Hide(commands::hide::HideArgs),
     /// Remove a dead node from the cluster for good
     Forget(commands::forget::ForgetArgs),
+    /// Take what a node's containers provide out of DNS; they go on
+    Drain(commands::drain::DrainArgs),
+    /// Have what a drained node's containers provide in DNS again
+    Undrain(commands::drain::DrainArgs),
     /// Run the docker client against a node
     Docker(commands::docker::DockerArgs),
     /// Print the addresses of a node

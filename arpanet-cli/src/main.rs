@@ -90,6 +90,8 @@ async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Expose(args) => commands::expose::run(context, &args).await,
         Command::Hide(args) => commands::hide::run(context, &args).await,
         Command::Forget(args) => commands::forget::run(context, &args).await,
+        Command::Drain(args) => commands::drain::drain(context, &args).await,
+        Command::Undrain(args) => commands::drain::undrain(context, &args).await,
         Command::Demo => commands::demo::run(context).await,
         Command::Fetch(args) => commands::hello::fetch(&args).await,
         Command::Lab(args) => return commands::lab::run(context, args).await,

@@ -80,6 +80,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/status", get(read_status))
         .route("/v1/nodes", get(read_nodes))
         .route("/v1/nodes/{node}", delete(forget))
+        .route("/v1/nodes/{node}/drain", post(drain).delete(undrain))
         .route("/v1/services", get(read_services))
         .route("/v1/summary", get(read_summary))
         .route("/v1/resolve", get(resolve))
@@ -131,6 +132,16 @@ async fn forget(State(context): State<Context>, Path(node): Path<NodeAddr>) -> A
         );
     }
     context.cluster.discovery().forget(node).await?;
+    Ok(Json(()))
+}
+
+async fn drain(State(context): State<Context>, Path(node): Path<NodeAddr>) -> Answer<()> {
+    context.cluster.drain(node).await?;
+    Ok(Json(()))
+}
+
+async fn undrain(State(context): State<Context>, Path(node): Path<NodeAddr>) -> Answer<()> {
+    context.cluster.undrain(node).await?;
     Ok(Json(()))
 }
 

@@ -50,11 +50,14 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub(crate) fn main(context: &Context) -> Result<()> {
     // Away from the terminal of whoever started it. Fails only where it leads a session already.
     let _ = nix::unistd::setsid();
+    let mut filter = tracing_subscriber::EnvFilter::try_from_env("ARPANET2_LOG")
+        .unwrap_or_else(|_| "info".into());
+    // It tells whole requests, with the values of environments in them.
+    if let Ok(quiet) = "bollard=info".parse() {
+        filter = filter.add_directive(quiet);
+    }
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("ARPANET2_LOG")
-                .unwrap_or_else(|_| "info".into()),
-        )
+        .with_env_filter(filter)
         .with_ansi(false)
         // They would go to standard error, which is the same file on the same full disk, and end the agent.
         .log_internal_errors(false);

@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) name: NodeName,
     pub(crate) role: Role,
     pub(crate) state: MemberState,
+    #[serde(default)]
+    pub(crate) drained: bool,
     pub(crate) version: Option<String>,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) rtt_ms: Option<f64>,
@@ -57,6 +59,7 @@ impl From<NodeStatus> for Node {
             name: node.name,
             role: node.role,
             state: node.state,
+            drained: node.drained,
             version: node.version,
             endpoint: node.endpoint,
             // To the microsecond.

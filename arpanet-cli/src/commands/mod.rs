@@ -9,6 +9,7 @@ pub(crate) mod deregister;
 pub(crate) mod detach;
 pub(crate) mod docker;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod exec;
 pub(crate) mod expose;
 pub(crate) mod forget;

@@ -23,7 +23,10 @@ pub(crate) fn render(nodes: &[Node]) -> String {
                 node.address.to_string(),
                 node.name.to_string(),
                 node.role.to_string(),
-                node.state.to_string(),
+                match node.drained {
+                    true => format!("{}, drained", node.state),
+                    false => node.state.to_string(),
+                },
                 or_dash(node.endpoint.map(|endpoint| endpoint.to_string())),
                 or_dash(node.rtt_ms.map(|rtt| format!("{rtt:.2} ms"))),
                 or_dash(node.version.clone()),

@@ -104,6 +104,17 @@ async fn labels_of_any_client_make_services_that_come_and_go_with_their_containe
     site.lab.heal(None).await.unwrap();
     count("node2", 10);
 
+    // A drained node's containers go on, and get no traffic, also after its agent was killed.
+    site.ok("node1", "drain 0.14");
+    count("node2", 6);
+    let pid = site.run("node3", "cat /run/arpanet2/agent.lock").out;
+    assert_eq!(site.run("node3", &format!("kill -9 {pid}")).code, Some(0));
+    site.ok("node3", "start");
+    assert_eq!(web(&site, "node2").len(), 6);
+    assert_eq!(site.status("node1")["nodes"][2]["drained"], true);
+    site.ok("node2", "undrain 0.14");
+    count("node1", 10);
+
     // What was made by others is theirs: detached, and left as it is.
     for host in ["node1", "node2", "node3"] {
         site.ok(host, "reset");

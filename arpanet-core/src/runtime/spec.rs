@@ -73,8 +73,9 @@ impl FromStr for NetRequest {
 
     fn from_str(text: &str) -> Result<Self> {
         let Some((ip, prefix)) = text.split_once('/') else {
-            return text.parse().map(Self::Named).map_err(|error: Error| {
-                error.with_hint("a network is a CIDR, as in 10.1.0.0/16, or a network's name")
+            return text.parse().map(Self::Named).map_err(|source: Error| {
+                Error::new(source.kind(), format!("{text:?} is not a network"))
+                    .with_hint("a network is a CIDR, as in 10.1.0.0/16, or a network's name")
             });
         };
         // A network's own address names the network, any other an address of it.

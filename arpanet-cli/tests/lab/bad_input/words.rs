@@ -62,7 +62,7 @@ async fn what_can_t_be_is_refused_with_what_could_be() {
         ("10.253.0.0/16", "system plane 10.253.0.0/16"),
         ("10.255.3.0/24", "system plane 10.255.0.0/16"),
         ("10.240.0.0/12", "prefix of 16 to 30"),
-        ("shop", "is not a network"),
+        ("sh!op", "is not a network"),
     ];
     for (network, why) in networks {
         wrong(

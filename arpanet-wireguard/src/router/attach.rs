@@ -484,7 +484,7 @@ mod tests {
             "w1",
             "w1 ",
             "w1 plugin:7",
-            "W_ 10.1.0.5/16",
+            "_w 10.1.0.5/16",
             "w1 10.255.0.1/16",
         ] {
             assert_eq!(Note::read(foreign), None, "{foreign}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use arpanet_core::addr::ROUTER_ADDRESS;
@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// Whether this machine has an engine to be started. Says why not, and fails where one is promised.
 pub(crate) fn has_engine() -> bool {
@@ -209,6 +210,14 @@ impl Agent {
     }
 }
 
+/// Read by each test with one engine, written by one with several: those measure what engines do in seconds.
+static ENGINES: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
+
+/// No other test's engine while it is held.
+pub(crate) async fn alone() -> OwnedRwLockWriteGuard<()> {
+    Arc::clone(&ENGINES).write_owned().await
+}
+
 /// An engine that has the driver.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -217,6 +226,7 @@ pub(crate) struct Site {
     agent: Option<Agent>,
     keepers: Vec<Task>,
     folder: TempDir,
+    _turn: Option<OwnedRwLockReadGuard<()>>,
 }
 
 #[derive(Debug)]
@@ -231,7 +241,17 @@ impl Drop for Task {
 impl Site {
     /// The agent has the plugin's socket itself.
     pub(crate) async fn start() -> Self {
-        let mut site = Self::bare().await;
+        let turn = Arc::clone(&ENGINES).read_owned().await;
+        Self::with_agent(Some(turn)).await
+    }
+
+    /// One of several, in a test that is alone.
+    pub(crate) async fn start_alone(_alone: &OwnedRwLockWriteGuard<()>) -> Self {
+        Self::with_agent(None).await
+    }
+
+    async fn with_agent(turn: Option<OwnedRwLockReadGuard<()>>) -> Self {
+        let mut site = Self::bare(turn).await;
         let folder = site.folder.path().to_owned();
         let agent = Agent::new(folder, site.plugin_socket(), &site.cluster);
         site.agent = Some(agent);
@@ -241,14 +261,15 @@ impl Site {
 
     /// A keeper has it, and hands on to the agent.
     pub(crate) async fn start_kept(patience: Duration) -> Self {
-        let mut site = Self::bare().await;
+        let turn = Arc::clone(&ENGINES).read_owned().await;
+        let mut site = Self::bare(Some(turn)).await;
         site.start_keeper(patience).await;
         site.agent = Some(site.agent());
         site.start_agent().await;
         site
     }
 
-    async fn bare() -> Self {
+    async fn bare(turn: Option<OwnedRwLockReadGuard<()>>) -> Self {
         let engine = Engine::start().await.unwrap();
         let cluster = Arc::new(OneHost::new(&engine.namespace().unwrap()).await);
         Self {
@@ -257,6 +278,7 @@ impl Site {
             agent: None,
             keepers: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
+            _turn: turn,
         }
     }
 

@@ -9,7 +9,7 @@ use arpanet_core::roster::Role;
 use arpanet_core::{Cluster, NodeAddr};
 use arpanet_docker::driver;
 
-use crate::site::{Site, has_engine};
+use crate::site::{Site, alone, has_engine};
 
 /// For many engines on one machine; how soon it is where there is one a host, the lab's test says.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -59,6 +59,7 @@ async fn a_network_of_one_engine_is_one_of_all() {
     if !has_engine() {
         return;
     }
+    let alone = alone().await;
     let world = World::new(1);
     let (one, two) = (node(&world, "0.1"), node(&world, "0.2"));
     let password = Password::new("Apples").unwrap();
@@ -67,7 +68,10 @@ async fn a_network_of_one_engine_is_one_of_all() {
     two.join(&password, Role::Server, seed, false)
         .await
         .unwrap();
-    let (a, b) = (Site::start().await, Site::start().await);
+    let (a, b) = (
+        Site::start_alone(&alone).await,
+        Site::start_alone(&alone).await,
+    );
     a.spread(&one).await;
     b.spread(&two).await;
 
@@ -105,7 +109,7 @@ async fn a_network_of_one_engine_is_one_of_all() {
         .join(&password, Role::Server, seed, false)
         .await
         .unwrap();
-    let c = Site::start().await;
+    let c = Site::start_alone(&alone).await;
     c.spread(&three).await;
     becomes(&c, &["back", "shop"]).await;
     drop(c);

@@ -1,5 +1,8 @@
 //! The discovery layer: who is in the cluster, and which services run where.
 
+mod layered;
+mod merging;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +16,8 @@ use crate::admission::Membership;
 use crate::roster::{Role, Roster, RosterEntry};
 use crate::watch::Watch;
 use crate::{AppNet, Error, InstanceId, NodeAddr, NodeName, Result, ServiceName, Tag};
+
+pub use self::layered::LayeredDiscovery;
 
 /// What a discovery backend can do. What it can't do answers [`Unsupported`](crate::ErrorKind::Unsupported), at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -341,6 +346,18 @@ pub trait Discovery: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when its port or engine can't be had; nothing is left behind then.
     async fn start(&self, membership: &Membership) -> Result<()>;
+
+    /// Brings up what of this backend lives on the overlay: called after [`start`](Discovery::start), as soon as the
+    /// overlay reaches others. A backend on the underlay has nothing to do. A node that is `returning` comes up though
+    /// nobody else may be there: what can't be brought up yet is tried again in the background then, and watches say
+    /// `Stale` meanwhile. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when its engine can't be had, on a node that is not returning.
+    async fn start_on_overlay(&self, returning: bool) -> Result<()> {
+        let _ = returning;
+        Ok(())
+    }
 
     /// Puts an instance into the catalogue, or replaces the one with its id. Telling the same again is cheap.
     /// Returns when all living members know, or did not confirm in time.

@@ -418,6 +418,10 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
                 .await
                 .at("reach the seed over the overlay")?;
         }
+        node.discovery
+            .start_on_overlay(returning)
+            .await
+            .at("start discovery on the overlay")?;
         let context = FacilityContext::new(membership.clone(), Arc::clone(&node.discovery));
         for (index, facility) in node.facilities.iter().enumerate() {
             done.push(Undo::StopFacility(index));

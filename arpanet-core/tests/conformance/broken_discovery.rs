@@ -137,6 +137,10 @@ impl Discovery for Broken {
         self.inner.start(membership).await
     }
 
+    async fn start_on_overlay(&self, returning: bool) -> Result<()> {
+        self.inner.start_on_overlay(returning).await
+    }
+
     async fn register(&self, instance: Instance) -> Result<Spread> {
         match self.inner.register(instance.clone()).await {
             Err(error)

@@ -1,10 +1,11 @@
 //! The suite for discovery.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use arpanet_core::admission::Membership;
 use arpanet_core::conformance::{self, DiscoveryRig, Outcome, Report};
-use arpanet_core::discovery::DiscoveryCapabilities;
+use arpanet_core::discovery::{DiscoveryCapabilities, LayeredDiscovery};
 use arpanet_core::memory::World;
 use arpanet_core::roster::{Identity, Role, RosterEntry};
 use arpanet_core::{Discovery, NodeAddr};
@@ -93,6 +94,74 @@ async fn memory_keeps_all_of_it() {
     report.assert_kept();
     assert_eq!(report.skipped().count(), 0, "{report}");
     assert!(report.checks().len() > 40);
+}
+
+/// Services in one world, all else in another, whose hosts share their fate.
+struct LayeredRig {
+    members: Rig,
+    catalogue: Rig,
+    layered: Mutex<BTreeMap<usize, Arc<LayeredDiscovery>>>,
+}
+
+#[async_trait]
+impl DiscoveryRig for LayeredRig {
+    fn memberships(&self) -> &[Membership] {
+        self.members.memberships()
+    }
+
+    fn discovery(&self, node: usize) -> Arc<dyn Discovery> {
+        let mut layered = self.layered.lock().unwrap();
+        let there = layered.entry(node).or_insert_with(|| {
+            let (members, catalogue) = (&self.members, &self.catalogue);
+            let layered = LayeredDiscovery::new(members.discovery(node), catalogue.discovery(node));
+            Arc::new(layered)
+        });
+        Arc::clone(there) as _
+    }
+
+    async fn kill(&self, node: usize) {
+        self.members.kill(node).await;
+        self.catalogue.kill(node).await;
+        self.layered.lock().unwrap().remove(&node);
+    }
+
+    async fn restart(&self, node: usize) {
+        self.members.restart(node).await;
+        self.catalogue.restart(node).await;
+    }
+
+    fn can_cut(&self) -> bool {
+        true
+    }
+
+    async fn cut(&self, node: usize) {
+        self.members.cut(node).await;
+        self.catalogue.cut(node).await;
+    }
+
+    async fn heal(&self, node: usize) {
+        self.members.heal(node).await;
+        self.catalogue.heal(node).await;
+    }
+
+    fn applicant(&self, node: NodeAddr, name: &str) -> Option<RosterEntry> {
+        self.members.applicant(node, name)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_memories_on_each_other_keep_all_of_it() {
+    let less = DiscoveryCapabilities::all()
+        .without_records()
+        .without_admission();
+    let report = conformance::discovery(async || LayeredRig {
+        members: Rig::new(DiscoveryCapabilities::all(), None).await,
+        catalogue: Rig::new(less, None).await,
+        layered: Mutex::default(),
+    })
+    .await;
+    report.assert_kept();
+    assert_eq!(report.skipped().count(), 0, "{report}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use arpanet_core::roster::Role;
 use crate::rig::{Rig, me, membership, password, seed};
 
 /// What every way up has in common, after the node has been admitted.
-const CLIMB: [&str; 14] = [
+const CLIMB: [&str; 15] = [
     "store.save",
     "overlay.launch",
     "overlay.expose Docker",
@@ -20,6 +20,7 @@ const CLIMB: [&str; 14] = [
     "runtime.watch",
     "discovery.roster",
     "overlay.attached",
+    "discovery.start_on_overlay",
     "dns.start",
     "docker.start",
 ];

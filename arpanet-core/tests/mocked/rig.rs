@@ -189,6 +189,9 @@ fn discovery(
     mock.expect_start()
         .returning(move |_| log.call("discovery.start"));
     let log = journal.clone();
+    mock.expect_start_on_overlay()
+        .returning(move |_| log.call("discovery.start_on_overlay"));
+    let log = journal.clone();
     mock.expect_publish().returning(move |key, _| {
         log.call(format!("discovery.publish {key}"))
             .map(|()| Spread::default())

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Rig, Told, comes_to_find, finds, instance, needs_cuts, node, sees, service, started};
+use super::{
+    Rig, Told, comes_to_find, finds, instance, needs_cuts, node, sees, service, start, started,
+};
 use crate::conformance::check::{
     Check, INTERRUPTIONS, Verdict, check, ensure, interrupted, refused, until,
 };
@@ -150,7 +152,7 @@ async fn nothing_answers_after_stop_and_leave(rig: &Rig) -> Verdict {
 
 async fn a_started_node_answers(rig: &Rig) -> Verdict {
     let membership = &rig.memberships()[0];
-    rig.discovery(0).start(membership).await?;
+    start(rig, 0).await?;
     sees(rig, 0, 0, MemberState::Alive).await?;
     let members = rig.discovery(0).members().await?;
     let me = members.iter().find(|member| member.node == node(rig, 0));
@@ -163,12 +165,10 @@ async fn a_started_node_answers(rig: &Rig) -> Verdict {
 
 async fn a_started_node_is_filled(rig: &Rig) -> Verdict {
     let web = instance(rig, 0, "web")?;
-    rig.discovery(0).start(&rig.memberships()[0]).await?;
+    start(rig, 0).await?;
     rig.discovery(0).register(web.clone()).await?;
     for newcomer in 1..rig.memberships().len() {
-        rig.discovery(newcomer)
-            .start(&rig.memberships()[newcomer])
-            .await?;
+        start(rig, newcomer).await?;
         finds(rig, newcomer, "web", &[&web]).await?;
     }
     Ok(())
@@ -180,7 +180,7 @@ async fn a_second_start_does_nothing(rig: &Rig) -> Verdict {
     rig.discovery(0).register(web.clone()).await?;
     comes_to_find(rig, 1, "web", &[&web]).await?;
     let mut told = Told::by(rig.discovery(1).watch(Selector::All).await?).await?;
-    rig.discovery(0).start(&rig.memberships()[0]).await?;
+    start(rig, 0).await?;
     finds(rig, 0, "web", &[&web]).await?;
     // What happens afterwards shows that nothing had happened before.
     let other = instance(rig, 0, "other")?;
@@ -193,14 +193,13 @@ async fn a_second_start_does_nothing(rig: &Rig) -> Verdict {
 
 async fn a_dropped_start_is_finished_by_the_next(rig: &Rig) -> Verdict {
     for node in 1..rig.memberships().len() {
-        rig.discovery(node).start(&rig.memberships()[node]).await?;
+        start(rig, node).await?;
     }
     for polls in INTERRUPTIONS {
-        if let Some(ended) = interrupted(rig.discovery(0).start(&rig.memberships()[0]), polls).await
-        {
+        if let Some(ended) = interrupted(start(rig, 0), polls).await {
             ended?;
         }
-        rig.discovery(0).start(&rig.memberships()[0]).await?;
+        start(rig, 0).await?;
         let web = instance(rig, 0, "web")?;
         rig.discovery(0).register(web.clone()).await?;
         comes_to_find(rig, 1, "web", &[&web]).await?;
@@ -239,7 +238,7 @@ async fn a_dead_node_that_returns_is_back(rig: &Rig) -> Verdict {
         comes_to_find(rig, observer, "web", &[]).await?;
     }
     rig.restart(0).await;
-    rig.discovery(0).start(&rig.memberships()[0]).await?;
+    start(rig, 0).await?;
     rig.discovery(0).register(web.clone()).await?;
     for observer in 0..rig.memberships().len() {
         comes_to_find(rig, observer, "web", &[&web]).await?;
@@ -261,7 +260,7 @@ async fn a_restarted_node_loses_what_it_does_not_register_again(rig: &Rig) -> Ve
     rig.kill(0).await;
     comes_to_find(rig, 1, "lost", &[]).await?;
     rig.restart(0).await;
-    rig.discovery(0).start(&rig.memberships()[0]).await?;
+    start(rig, 0).await?;
     rig.discovery(0).register(kept.clone()).await?;
     told.comes_to_health(rig, &kept, Some(Health::Passing))
         .await?;
@@ -363,7 +362,7 @@ async fn a_stopped_node_comes_back(rig: &Rig) -> Verdict {
     rig.discovery(0).stop().await?;
     told.comes_to_health(rig, &web, Some(Health::Suspended))
         .await?;
-    rig.discovery(0).start(&rig.memberships()[0]).await?;
+    start(rig, 0).await?;
     rig.discovery(0).register(web.clone()).await?;
     told.comes_to_health(rig, &web, Some(Health::Passing))
         .await?;

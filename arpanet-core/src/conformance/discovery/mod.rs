@@ -118,14 +118,21 @@ fn node(rig: &Rig, node: usize) -> NodeAddr {
     rig.memberships()[node].me.node
 }
 
+/// Starts a node, whose overlay reaches the others.
+async fn start(rig: &Rig, node: usize) -> crate::Result<()> {
+    let discovery = rig.discovery(node);
+    discovery.start(&rig.memberships()[node]).await?;
+    discovery.start_on_overlay(false).await
+}
+
 /// Starts every node.
 async fn started(rig: &Rig) -> Verdict {
     ensure!(
         rig.memberships().len() >= 3,
         "the rig has fewer than three nodes"
     );
-    for (node, membership) in rig.memberships().iter().enumerate() {
-        rig.discovery(node).start(membership).await?;
+    for node in 0..rig.memberships().len() {
+        start(rig, node).await?;
     }
     for observer in 0..rig.memberships().len() {
         for other in 0..rig.memberships().len() {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Rig, Told, needs_records, node, started};
+use super::{Rig, Told, needs_records, node, start, started};
 use crate::conformance::check::{
     Check, INTERRUPTIONS, Verdict, check, ensure, interrupted, refused, until,
 };
@@ -182,7 +182,7 @@ async fn records_of_a_dead_node_are_suspended(rig: &Rig) -> Verdict {
     told.comes_to_tell(rig, key, Some(&record("one").suspended(true)))
         .await?;
     rig.restart(0).await;
-    rig.discovery(0).start(&rig.memberships()[0]).await?;
+    start(rig, 0).await?;
     rig.discovery(0).publish("key", record("two").value).await?;
     told.comes_to_tell(rig, key, Some(&record("two"))).await?;
     rig.discovery(0)

@@ -1,6 +1,6 @@
 //! Watches: the whole first, then changes.
 
-use super::{Rig, Told, comes_to_find, instance, node, service, started};
+use super::{Rig, Told, comes_to_find, instance, node, service, start, started};
 use crate::conformance::check::{Check, Verdict, check, ensure, until};
 use crate::discovery::{Health, Instance, MemberState, Selector};
 
@@ -124,6 +124,6 @@ async fn members_are_watched(rig: &Rig) -> Verdict {
     rig.kill(1).await;
     becomes(MemberState::Down).await?;
     rig.restart(1).await;
-    rig.discovery(1).start(&rig.memberships()[1]).await?;
+    start(rig, 1).await?;
     becomes(MemberState::Alive).await
 }

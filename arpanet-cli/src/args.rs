@@ -147,6 +147,8 @@ pub(crate) enum Command {
     Undrain(commands::drain::DrainArgs),
     /// Run the docker client against a node
     Docker(commands::docker::DockerArgs),
+    /// Read and change the key-value store, watch it, and run commands under its locks
+    Kv(commands::kv::KvArgs),
     /// Print the addresses of a node
     Addr(commands::addr::AddrArgs),
     /// Several hosts on this machine, made of namespaces

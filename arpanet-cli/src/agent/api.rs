@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::by_hand::{self, ByHand};
 use super::dns::Dns;
+use super::kv;
 use super::status::{self, Node, Service, Status};
 use super::streams;
 use crate::failure::Failure;
@@ -102,6 +103,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/containers/{name}/stop", post(stop_container))
         .route("/v1/containers/{name}/logs", get(streams::logs))
         .route("/v1/containers/{name}/exec", post(streams::exec))
+        .nest("/v1/kv", kv::routes(context.cluster.clone()))
         .route("/v1/end", post(end))
         .route("/metrics", get(metrics))
         .with_state(context)

@@ -6,6 +6,7 @@ mod dns;
 mod docker_plane;
 pub(crate) mod frames;
 mod kept;
+pub(crate) mod kv;
 pub(crate) mod launch;
 pub(crate) mod lock;
 mod log;

@@ -16,6 +16,7 @@ pub(crate) mod forget;
 pub(crate) mod hello;
 pub(crate) mod hide;
 pub(crate) mod join;
+pub(crate) mod kv;
 pub(crate) mod lab;
 pub(crate) mod logs;
 pub(crate) mod man;

@@ -41,7 +41,7 @@ use self::reconcile::Applied;
 use self::startup::Lifecycle;
 use self::view::View;
 use crate::admission::{Admission, MembershipStore, NoStore};
-use crate::{Discovery, Error, ErrorKind, NodeAddr, NodeName, Overlay, Result, Runtime};
+use crate::{Discovery, Error, ErrorKind, KeyValue, NodeAddr, NodeName, Overlay, Result, Runtime};
 
 /// A node of a cluster.
 ///
@@ -62,6 +62,7 @@ struct Node {
     overlay: Arc<dyn Overlay>,
     discovery: Arc<dyn Discovery>,
     runtime: Option<Arc<dyn Runtime>>,
+    key_value: Option<Arc<dyn KeyValue>>,
     admission: Arc<dyn Admission>,
     store: Arc<dyn MembershipStore>,
     facilities: Vec<Arc<dyn Facility>>,
@@ -144,6 +145,19 @@ impl Cluster {
     pub fn runtime(&self) -> Result<&Arc<dyn Runtime>> {
         self.node.runtime()
     }
+
+    /// The key-value store, with locks and leadership.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] on a node without one: it takes a consensus, which gossip does not have.
+    pub fn key_value(&self) -> Result<&Arc<dyn KeyValue>> {
+        self.node.key_value.as_ref().ok_or_else(|| {
+            let discovery = self.node.discovery.name();
+            let message =
+                format!("this cluster has no key-value store: its discovery is {discovery}");
+            Error::new(ErrorKind::Unsupported, message)
+        })
+    }
 }
 
 /// Puts a node together: an address, a name and three layers, with admission.
@@ -156,6 +170,7 @@ pub struct ClusterBuilder {
     overlay: Option<Arc<dyn Overlay>>,
     discovery: Option<Arc<dyn Discovery>>,
     runtime: Option<Arc<dyn Runtime>>,
+    key_value: Option<Arc<dyn KeyValue>>,
     admission: Option<Arc<dyn Admission>>,
     store: Option<Arc<dyn MembershipStore>>,
     facilities: Vec<Arc<dyn Facility>>,
@@ -211,6 +226,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// The key-value store; a node without one has none.
+    #[must_use]
+    pub fn key_value(mut self, key_value: Arc<dyn KeyValue>) -> Self {
+        self.key_value = Some(key_value);
+        self
+    }
+
     /// How nodes get in. Required.
     #[must_use]
     pub fn admission(mut self, admission: Arc<dyn Admission>) -> Self {
@@ -257,6 +279,7 @@ impl ClusterBuilder {
                 overlay: required(self.overlay, "an overlay")?,
                 discovery: required(self.discovery, "discovery")?,
                 runtime: self.runtime,
+                key_value: self.key_value,
                 admission: required(self.admission, "admission")?,
                 store: self.store.unwrap_or_else(|| Arc::new(NoStore)),
                 facilities: self.facilities,

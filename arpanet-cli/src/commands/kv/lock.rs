@@ -25,12 +25,10 @@ pub(super) async fn run(agent: &Agent, key: &Key, command: Vec<String>) -> Resul
     };
     let request = agent.request(Method::POST, "/v1/kv/lock").query(&query);
     let mut news = lines(agent.send(request).await?);
-    let fencing = loop {
-        match next(&mut news).await? {
-            Some(LockNews::Held(fencing)) => break fencing,
-            Some(LockNews::Lost(failure)) => return Err(failure.into()),
-            None => return Err(ended()),
-        }
+    let fencing = match next(&mut news).await? {
+        Some(LockNews::Held(fencing)) => fencing,
+        Some(LockNews::Lost(failure)) => return Err(failure.into()),
+        None => return Err(ended()),
     };
     let mut arguments = command.iter();
     let program = arguments.next().map(String::as_str).unwrap_or_default();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arpanet_core::admission::Membership;
+use arpanet_core::admission::{Membership, Password, Seed};
 use arpanet_core::discovery::{Health, Instance, LayeredDiscovery, MemberState, Selector, Spread};
 use arpanet_core::memory::World;
 use arpanet_core::mock::MockDiscovery;
+use arpanet_core::roster::Role;
 use arpanet_core::watch::{Change, WatchHub};
-use arpanet_core::{Discovery, Error, ErrorKind, NodeAddr};
+use arpanet_core::{Cluster, Discovery, Error, ErrorKind, NodeAddr};
 
 /// Two nodes, in two worlds: one for each layer.
 struct Scene {
@@ -190,4 +191,40 @@ async fn a_stopped_node_answers_nothing_and_can_be_started_again() {
     scene.nodes[0].start_on_overlay(false).await.unwrap();
     scene.nodes[0].register(web.clone()).await.unwrap();
     assert_eq!(scene.found(0).await, [web]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_another_discovery_than_the_cluster_is_refused() {
+    let world = World::new(1);
+    let cluster = |node: &str, discovery: Arc<dyn Discovery>| {
+        let node = node.parse::<NodeAddr>().unwrap();
+        let host = world.host(node);
+        Cluster::builder()
+            .node(node)
+            .overlay(Arc::new(host.overlay()))
+            .discovery(discovery)
+            .admission(Arc::new(host.admission()))
+            .store(Arc::new(host.store()))
+            .build()
+            .unwrap()
+    };
+    let password = Password::new("Apples").unwrap();
+    let place = |node: &str| node.parse::<NodeAddr>().unwrap();
+    let boot = cluster("0.1", Arc::new(world.host(place("0.1")).discovery()));
+    boot.boot(&password).await.unwrap();
+    let mut catalogue = MockDiscovery::new();
+    catalogue.expect_name().return_const("mock");
+    catalogue.expect_leave().returning(|_| Ok(()));
+    let layered = LayeredDiscovery::new(
+        Arc::new(world.host(place("0.2")).discovery()),
+        Arc::new(catalogue),
+    );
+    let joining = cluster("0.2", Arc::new(layered));
+    let seed = Seed::new(place("0.1"), world.endpoint("0.1"));
+    let joined = joining.join(&password, Role::Server, seed, false).await;
+    let refused = joined.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Incompatible, "{refused}");
+    assert!(refused.hint().is_some_and(|hint| hint.contains("memory")));
+    let members = boot.discovery().members().await.unwrap();
+    assert_eq!(members.len(), 1, "{members:?}");
 }

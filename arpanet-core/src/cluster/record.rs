@@ -33,6 +33,9 @@ pub(super) const WANT: &str = "want/";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NodeRecord {
     pub(super) version: String,
+    /// What its discovery is: that of all nodes has to be the same.
+    #[serde(default)]
+    pub(super) discovery: Option<String>,
 }
 
 /// The key of a claim: one for each address and container.

@@ -14,7 +14,7 @@ use super::{Cluster, FacilityContext, Node};
 use crate::admission::{Holdings, Membership, NodeInfo, Password, Seed};
 use crate::discovery::Instance;
 use crate::roster::{Role, Roster};
-use crate::{Error, ErrorKind, Plane, Result};
+use crate::{Error, ErrorKind, NodeAddr, Plane, Result};
 
 /// How long a joining node waits for its seed to answer, over gossip and then over the overlay.
 const SEED_LIMIT: Duration = Duration::from_secs(7);
@@ -291,7 +291,25 @@ impl Node {
                 .await;
             return Err(no_datagrams(seed, arrived));
         }
+        self.agree(seed.node)?;
         self.overlay.wait_reachable(seed.node, SEED_LIMIT).await
+    }
+
+    /// Refuses a cluster whose services are in another backend than this node's: each would miss the other's.
+    fn agree(&self, seed: NodeAddr) -> Result<()> {
+        let view = self.view();
+        let about = view.records.get(seed, record::NODE);
+        let about = about.and_then(|about| record::decode::<NodeRecord>(&about.value));
+        let mine = self.discovery.name();
+        match about.and_then(|about| about.discovery) {
+            Some(theirs) if theirs != mine => {
+                let message =
+                    format!("this node's discovery is {mine}, and the cluster's is {theirs}");
+                Err(Error::new(ErrorKind::Incompatible, message)
+                    .with_hint(format!("join with discovery {theirs}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -384,6 +402,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
     if node.discovery.capabilities().records {
         let about = record::encode(&NodeRecord {
             version: node.version.clone(),
+            discovery: Some(node.discovery.name().to_owned()),
         })?;
         node.discovery
             .publish(record::NODE, about)

@@ -223,7 +223,9 @@ impl Shared {
                 ErrorKind::Unavailable,
                 format!("the catalogue took the change of {id}, and does not show it yet"),
             )
-            .with_hint("it is out of reach, or has no leader: arpanet2 status tells")),
+            .with_hint(
+                "it is out of reach, or has no leader: it tells of the change as soon as it can",
+            )),
         }
     }
 

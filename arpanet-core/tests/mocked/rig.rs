@@ -183,6 +183,7 @@ fn discovery(
     records: &WatchHub<(NodeAddr, RecordKey), Record>,
 ) -> MockDiscovery {
     let mut mock = MockDiscovery::new();
+    mock.expect_name().return_const("mock");
     mock.expect_capabilities()
         .returning(DiscoveryCapabilities::all);
     let log = journal.clone();

@@ -64,7 +64,11 @@ pub(crate) async fn run(context: &Context, args: ExecArgs) -> Result<ExitCode> {
     let mut exit = None;
     while let Some((kind, payload)) = frames::read(&mut reader).await? {
         match (kind, &payload[..]) {
-            (Kind::Exit, [a, b, c, d]) => exit = Some(i32::from_be_bytes([*a, *b, *c, *d])),
+            (Kind::Exit, [a, b, c, d]) => {
+                exit = Some(i32::from_be_bytes([*a, *b, *c, *d]));
+                // Nothing comes after it but the stream's end, which is a reset where the agent left input unread.
+                break;
+            }
             _ => logs::write(kind, &payload)?,
         }
     }

@@ -8,7 +8,9 @@
 //! | `arpanet.port` | the service's port | `80` |
 //! | `arpanet.tags` | names within the service | `v2,blue` |
 //! | `arpanet.check` | what tells whether it should get traffic: `http:/PATH`, `http:PORT/PATH`, `tcp`, `tcp:PORT`, `cmd:COMMAND` | `http:/health` |
-//! | `arpanet.check.interval`, `arpanet.check.timeout` | how often that is asked, and how long the answer may take | `500ms`, `5s`, `1m` |
+//! | `arpanet.check.interval`, `arpanet.check.timeout` | how often that is asked, and how long the answer may take: 10 s and 3 s unless they say otherwise | `500ms`, `5s`, `1m` |
+//! | `arpanet.check.rise`, `arpanet.check.fall` | after how many passes or failures in a row it passes or fails: 1 and 3 unless they say otherwise | `2` |
+//! | `arpanet.check.start` | how long after the start failures do not count: 30 s unless it says otherwise | `2m` |
 //! | `arpanet.plugin` | makes it a plugin: this node's address in that block | `241` |
 //!
 //! `WEAVE_CIDR` in the environment is read as weave does: `10.1.0.5/16`, `ip:10.1.0.5/16` and `net:10.1.0.0/16`, several
@@ -17,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -41,6 +44,12 @@ pub const CHECK: &str = "arpanet.check";
 pub const CHECK_INTERVAL: &str = "arpanet.check.interval";
 /// How long.
 pub const CHECK_TIMEOUT: &str = "arpanet.check.timeout";
+/// How many passes.
+pub const CHECK_RISE: &str = "arpanet.check.rise";
+/// How many failures.
+pub const CHECK_FALL: &str = "arpanet.check.fall";
+/// How long the start may take.
+pub const CHECK_START: &str = "arpanet.check.start";
 /// The plugin block.
 pub const PLUGIN: &str = "arpanet.plugin";
 /// The variable that weave users have in their files.
@@ -208,6 +217,9 @@ impl<'a> Reader<'a> {
         let known = service.is_some_and(|service| service.port != 0);
         let interval = self.one(CHECK_INTERVAL, duration);
         let timeout = self.one(CHECK_TIMEOUT, duration);
+        let start_period = self.one(CHECK_START, duration);
+        let rise = self.one(CHECK_RISE, count);
+        let fall = self.one(CHECK_FALL, count);
         let Some(probe) = self.one(CHECK, |text| {
             let probe: Probe = text.parse()?;
             match probe {
@@ -219,7 +231,14 @@ impl<'a> Reader<'a> {
             }
         }) else {
             if self.get(CHECK).is_none() {
-                for label in [CHECK_INTERVAL, CHECK_TIMEOUT] {
+                let rest = [
+                    CHECK_INTERVAL,
+                    CHECK_TIMEOUT,
+                    CHECK_RISE,
+                    CHECK_FALL,
+                    CHECK_START,
+                ];
+                for label in rest {
                     if self.get(label).is_some() {
                         self.problems
                             .push(format!("{label} says nothing without {CHECK}"));
@@ -231,6 +250,9 @@ impl<'a> Reader<'a> {
         let mut check = Check::new(probe);
         check.interval = interval;
         check.timeout = timeout;
+        check.rise = rise;
+        check.fall = fall;
+        check.start_period = start_period;
         Some(check)
     }
 }
@@ -279,6 +301,14 @@ fn whole(asked: &[NetRequest]) -> Vec<NetRequest> {
         }
     }
     nets
+}
+
+fn count(text: &str) -> Result<NonZeroU32> {
+    let count = text
+        .parse()
+        .ok()
+        .filter(|count: &NonZeroU32| count.get() <= 100);
+    count.ok_or_else(|| refused("it is no number from 1 to 100"))
 }
 
 /// `500ms`, `5s`, `1m`, or plain seconds: 100 ms to an hour.

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod discovery;
 mod error;
+pub mod health;
 pub mod kv;
 pub mod label;
 pub mod memory;
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod mock;
 pub mod name;
 pub mod overlay;
+mod random;
 pub mod roster;
 pub mod runtime;
 pub mod transport;
@@ -30,6 +32,8 @@ pub use self::cluster::Cluster;
 #[doc(inline)]
 pub use self::discovery::Discovery;
 pub use self::error::{Error, ErrorKind, Result};
+#[doc(inline)]
+pub use self::health::Prober;
 #[doc(inline)]
 pub use self::kv::KeyValue;
 #[doc(inline)]

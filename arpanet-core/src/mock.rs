@@ -43,6 +43,7 @@ pub use mockall::{Sequence, predicate};
 pub use crate::admission::{MockAdmission, MockGatekeeper, MockMembershipStore};
 pub use crate::cluster::MockFacility;
 pub use crate::discovery::MockDiscovery;
+pub use crate::health::MockProber;
 pub use crate::kv::MockKeyValue;
 pub use crate::overlay::MockOverlay;
 pub use crate::runtime::MockRuntime;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arpanet_core::cluster::Network;
 use arpanet_core::discovery::ServiceSummary;
+use arpanet_core::health::ContainerHealth;
 use arpanet_core::runtime::{Container, ContainerSpec, NetRequest};
 use arpanet_core::{AppNet, Cluster, ContainerName, Error, ErrorKind, NodeAddr, ServiceName};
 use axum::extract::{Path, Query, State};
@@ -148,7 +149,7 @@ async fn undrain(State(context): State<Context>, Path(node): Path<NodeAddr>) -> 
 }
 
 async fn read_services(State(context): State<Context>) -> Answer<Vec<Service>> {
-    Ok(Json(status::services(context.cluster.instances().await?)))
+    Ok(Json(status::services(&context.cluster).await?))
 }
 
 async fn read_summary(State(context): State<Context>) -> Answer<Vec<ServiceSummary>> {
@@ -199,8 +200,18 @@ async fn remove_network(
     Ok(Json(()))
 }
 
-async fn read_containers(State(context): State<Context>) -> Answer<Vec<Container>> {
+/// A container with how it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    #[serde(flatten)]
+    pub(crate) container: Container,
+    /// By its checks and its engine's own; `None` for one that has none, or does not run.
+    pub(crate) verdict: Option<ContainerHealth>,
+}
+
+async fn read_containers(State(context): State<Context>) -> Answer<Vec<Listed>> {
     let mut containers = context.cluster.runtime()?.list().await?;
+    let mut health = context.cluster.health();
     for container in &mut containers {
         // As they are now, whatever was attached and detached since.
         container.spec.nets = Cluster::addresses(container)
@@ -213,7 +224,11 @@ async fn read_containers(State(context): State<Context>) -> Answer<Vec<Container
             .map(|name| (name, String::new()))
             .collect::<BTreeMap<_, _>>();
     }
-    Ok(Json(containers))
+    let containers = containers.into_iter().map(|container| Listed {
+        verdict: health.remove(&container.name),
+        container,
+    });
+    Ok(Json(containers.collect()))
 }
 
 async fn run(State(context): State<Context>, Json(spec): Json<ContainerSpec>) -> Answer<Container> {

@@ -17,6 +17,7 @@ use super::dns::Dns;
 use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
 use super::order::Me;
+use super::prober::RouterProber;
 use super::state::{self, RuntimeKind, StateFiles};
 use crate::commands::Context;
 use crate::host;
@@ -78,6 +79,7 @@ impl Stack {
         }
         let plane = DockerPlane::new(&context.config.docker(), &dns.domain, Arc::clone(&overlay));
         let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
+        let prober = Arc::new(RouterProber::new(Arc::clone(&overlay)));
         let runtime = runtime(context, me.settings.runtime, is_new).await?;
         let networks = match me.settings.runtime {
             RuntimeKind::Process => None,
@@ -97,6 +99,8 @@ impl Stack {
             .overlay(overlay)
             .discovery(Arc::new(discovery))
             .runtime(runtime)
+            .prober(prober)
+            .seed(rand::random())
             .store(Arc::new(StateFiles {
                 paths: paths.clone(),
                 settings: me.settings.clone(),

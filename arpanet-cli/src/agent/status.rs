@@ -85,10 +85,26 @@ pub(crate) struct ServiceInstance {
     pub(crate) port: u16,
     pub(crate) node: NodeAddr,
     pub(crate) health: Health,
+    /// Why it gets no traffic, on the node that it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
 }
 
-/// Groups instances by service.
-pub(crate) fn services(mut instances: Vec<Instance>) -> Vec<Service> {
+/// All services, with what is known here of why an instance gets no traffic.
+pub(crate) async fn services(cluster: &Cluster) -> Result<Vec<Service>> {
+    let mut services = by_service(cluster.instances().await?);
+    let unwell = cluster.unwell();
+    let instances = services
+        .iter_mut()
+        .flat_map(|service| &mut service.instances);
+    let own = instances.filter(|instance| instance.node == cluster.me());
+    for instance in own.filter(|instance| instance.health == Health::Critical) {
+        instance.why = unwell.get(&instance.ip).map(ToString::to_string);
+    }
+    Ok(services)
+}
+
+fn by_service(mut instances: Vec<Instance>) -> Vec<Service> {
     instances.sort_by(|a, b| (&a.service, &a.id).cmp(&(&b.service, &b.id)));
     let mut services: Vec<Service> = Vec::new();
     for instance in instances {
@@ -98,6 +114,7 @@ pub(crate) fn services(mut instances: Vec<Instance>) -> Vec<Service> {
             port: instance.port,
             node: instance.node,
             health: instance.health,
+            why: None,
         };
         match services
             .last_mut()
@@ -137,6 +154,6 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<Status> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cluster: membership.cluster.to_string(),
         nodes: cluster.nodes().await?.into_iter().map(Node::from).collect(),
-        services: services(cluster.instances().await?),
+        services: services(cluster).await?,
     })
 }

@@ -1,22 +1,24 @@
 //! `arpanet2 ps`
 
 use arpanet_core::Result;
-use arpanet_core::runtime::{Container, ContainerState};
+use arpanet_core::runtime::ContainerState;
 
 use super::Context;
+use crate::agent::api::Listed;
 use crate::output::table;
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
-    let containers: Vec<Container> = context.agent()?.get("/v1/containers").await?;
+    let containers: Vec<Listed> = context.agent()?.get("/v1/containers").await?;
     context.printer.result(&containers, |containers| {
         table(
-            &["NAME", "STATE", "ADDRESSES", "SERVICE", "COMMAND"],
+            &["NAME", "STATE", "HEALTH", "ADDRESSES", "SERVICE", "COMMAND"],
             containers.iter().map(row),
         )
     })
 }
 
-fn row(container: &Container) -> Vec<String> {
+fn row(listed: &Listed) -> Vec<String> {
+    let container = &listed.container;
     let addresses: Vec<String> = container
         .spec
         .nets
@@ -31,6 +33,10 @@ fn row(container: &Container) -> Vec<String> {
             ContainerState::Exited { code } => format!("exited ({code})"),
             _ => "?".to_owned(),
         },
+        listed
+            .verdict
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), ToString::to_string),
         addresses.join(","),
         container
             .spec

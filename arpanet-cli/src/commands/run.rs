@@ -1,6 +1,10 @@
 //! `arpanet2 run`
 
-use arpanet_core::runtime::{Container, ContainerSpec, NetRequest, RestartPolicy, ServiceRequest};
+use std::time::Duration;
+
+use arpanet_core::runtime::{
+    Check, Container, ContainerSpec, NetRequest, Probe, RestartPolicy, ServiceRequest,
+};
 use arpanet_core::{ContainerName, Error, ErrorKind, Result, ServiceName, Tag};
 use clap::Args;
 
@@ -24,6 +28,15 @@ pub(crate) struct RunArgs {
     /// Names within the service
     #[arg(long, value_delimiter = ',', requires = "service")]
     tags: Vec<Tag>,
+    /// What tells whether it should get traffic: http:/PATH, http:PORT/PATH, tcp, tcp:PORT or cmd:COMMAND; all must pass
+    #[arg(long = "check", value_name = "CHECK", requires = "service")]
+    checks: Vec<Probe>,
+    /// Seconds between two questions of a check [default: 10]
+    #[arg(long, value_name = "SECONDS", requires = "checks", value_parser = seconds)]
+    check_interval: Option<Duration>,
+    /// Seconds that an answer to a check may take [default: 3]
+    #[arg(long, value_name = "SECONDS", requires = "checks", value_parser = seconds)]
+    check_timeout: Option<Duration>,
     /// An environment variable
     #[arg(short, long = "env", value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -56,6 +69,17 @@ fn restart_policy(text: &str) -> Result<RestartPolicy> {
     }
 }
 
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds = text
+        .parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
+    seconds
+        .filter(|seconds| range.contains(seconds))
+        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "it is a number from 0.1 to 3600"))
+}
+
 impl RunArgs {
     fn spec(self) -> Result<ContainerSpec> {
         let mut spec = ContainerSpec::command(self.command);
@@ -70,6 +94,11 @@ impl RunArgs {
             service.tags = self.tags;
             service
         });
+        spec.checks = self.checks.into_iter().map(Check::new).collect();
+        for check in &mut spec.checks {
+            check.interval = self.check_interval;
+            check.timeout = self.check_timeout;
+        }
         for variable in self.env {
             let (name, value) = variable.split_once('=').ok_or_else(|| {
                 Error::new(

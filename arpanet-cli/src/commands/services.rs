@@ -24,7 +24,10 @@ pub(crate) fn render(services: &[Service]) -> String {
                     instance.ip.to_string(),
                     instance.port.to_string(),
                     instance.node.to_string(),
-                    instance.health.to_string(),
+                    match &instance.why {
+                        None => instance.health.to_string(),
+                        Some(why) => format!("{} ({why})", instance.health),
+                    },
                     instance.id.to_string(),
                 ]
             })

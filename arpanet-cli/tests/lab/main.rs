@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod bad_input;
+mod checks;
 mod cluster;
 mod commands;
 mod demo;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::view::View;
 use super::{Cluster, record};
 use crate::discovery::Record;
-use crate::runtime::{Container, EngineHealth};
+use crate::runtime::Container;
 use crate::{Error, ErrorKind, NodeAddr, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,10 +53,8 @@ impl View {
 
     /// Whether a container of this node should get traffic.
     pub(super) fn serves(&self, me: NodeAddr, container: &Container) -> bool {
-        let well = match container.health {
-            None | Some(EngineHealth::Healthy) => true,
-            Some(EngineHealth::Starting | EngineHealth::Unhealthy) => false,
-        };
+        let health = self.health(container);
+        let well = health.is_none_or(|health| health.is_passing());
         well && !self.is_drained(me)
     }
 }

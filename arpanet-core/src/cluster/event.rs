@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::discovery::MemberState;
+use crate::health::ContainerHealth;
 use crate::{AppAddr, ContainerName, NodeAddr};
 
 /// Something that happened.
@@ -30,6 +31,14 @@ pub enum ClusterEvent {
         addr: AppAddr,
         /// The node that keeps it.
         to: NodeAddr,
+    },
+    /// A container of this node passes from now on, or does not any more: what it provides comes into lookups, or leaves
+    /// them.
+    Health {
+        /// The container.
+        container: ContainerName,
+        /// How it is now, and why.
+        health: ContainerHealth,
     },
     /// Something could not be brought about; it is tried again.
     Trouble {

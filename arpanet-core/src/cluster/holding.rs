@@ -11,6 +11,15 @@ use crate::{Claim, ContainerName, InstanceId, Result};
 
 impl Node {
     pub(super) async fn reconcile_containers(&self, applied: &mut Applied, outcome: &mut Outcome) {
+        let is_first = applied.attached.is_none();
+        if let Err(error) = self.load_attached(applied).await {
+            outcome.rest.push(error);
+            return;
+        }
+        if is_first {
+            self.follow_checks(applied);
+            self.hear_first().await;
+        }
         let wanted = {
             let view = self.view();
             plan::wanted(
@@ -24,10 +33,6 @@ impl Node {
                 },
             )
         };
-        if let Err(error) = self.load_attached(applied).await {
-            outcome.rest.push(error);
-            return;
-        }
         self.release(applied, &wanted, outcome).await;
         self.hold_reserved(applied, outcome).await;
         for container in &wanted {
@@ -35,6 +40,8 @@ impl Node {
                 outcome.containers.insert(container.name.clone(), error);
             }
         }
+        self.follow_checks(applied);
+        self.tell_health(applied);
     }
 
     async fn load_attached(&self, applied: &mut Applied) -> Result<()> {

@@ -2,6 +2,8 @@
 
 mod address;
 mod attaching;
+mod checking;
+mod checkups;
 mod containers;
 mod draining;
 mod event;
@@ -41,7 +43,9 @@ use self::reconcile::Applied;
 use self::startup::Lifecycle;
 use self::view::View;
 use crate::admission::{Admission, MembershipStore, NoStore};
-use crate::{Discovery, Error, ErrorKind, KeyValue, NodeAddr, NodeName, Overlay, Result, Runtime};
+use crate::{
+    Discovery, Error, ErrorKind, KeyValue, NodeAddr, NodeName, Overlay, Prober, Result, Runtime,
+};
 
 /// A node of a cluster.
 ///
@@ -63,6 +67,7 @@ struct Node {
     discovery: Arc<dyn Discovery>,
     runtime: Option<Arc<dyn Runtime>>,
     key_value: Option<Arc<dyn KeyValue>>,
+    prober: Option<Arc<dyn Prober>>,
     admission: Arc<dyn Admission>,
     store: Arc<dyn MembershipStore>,
     facilities: Vec<Arc<dyn Facility>>,
@@ -76,6 +81,12 @@ struct Node {
     /// Peers that the overlay has been told of.
     connected: watch::Sender<std::collections::BTreeSet<NodeAddr>>,
     kick: Arc<Notify>,
+    /// The checks to be asked are others than before.
+    checking: Arc<Notify>,
+    /// A check was answered.
+    answered: Notify,
+    /// What chance is drawn from.
+    seed: u64,
     /// Counts rounds: after each, what came of others is known here.
     rounds: watch::Sender<u64>,
     events: broadcast::Sender<ClusterEvent>,
@@ -171,6 +182,8 @@ pub struct ClusterBuilder {
     discovery: Option<Arc<dyn Discovery>>,
     runtime: Option<Arc<dyn Runtime>>,
     key_value: Option<Arc<dyn KeyValue>>,
+    prober: Option<Arc<dyn Prober>>,
+    seed: Option<u64>,
     admission: Option<Arc<dyn Admission>>,
     store: Option<Arc<dyn MembershipStore>>,
     facilities: Vec<Arc<dyn Facility>>,
@@ -233,6 +246,20 @@ impl ClusterBuilder {
         self
     }
 
+    /// What asks this node's containers over the network. Without one, those with checks by HTTP or TCP get no traffic.
+    #[must_use]
+    pub fn prober(mut self, prober: Arc<dyn Prober>) -> Self {
+        self.prober = Some(prober);
+        self
+    }
+
+    /// What all that chance decides is drawn from, as when each check is asked; made of the node's address unless given.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// How nodes get in. Required.
     #[must_use]
     pub fn admission(mut self, admission: Arc<dyn Admission>) -> Self {
@@ -280,6 +307,7 @@ impl ClusterBuilder {
                 discovery: required(self.discovery, "discovery")?,
                 runtime: self.runtime,
                 key_value: self.key_value,
+                prober: self.prober,
                 admission: required(self.admission, "admission")?,
                 store: self.store.unwrap_or_else(|| Arc::new(NoStore)),
                 facilities: self.facilities,
@@ -289,6 +317,11 @@ impl ClusterBuilder {
                 attaching: tokio::sync::Mutex::default(),
                 connected: watch::Sender::default(),
                 kick: Arc::new(Notify::new()),
+                checking: Arc::new(Notify::new()),
+                answered: Notify::new(),
+                seed: self
+                    .seed
+                    .unwrap_or_else(|| u64::from(u16::from_be_bytes([a, b]))),
                 rounds: watch::Sender::default(),
                 events: broadcast::Sender::new(256),
             }),

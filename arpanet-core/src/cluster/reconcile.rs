@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{ClusterEvent, Node};
 use crate::discovery::{Instance, MemberState};
+use crate::health::ContainerHealth;
 use crate::overlay::{AttachAddr, NetNamespace, PeerSpec};
 use crate::roster::Roster;
 use crate::{AppAddr, ContainerName, Error, InstanceId, NodeAddr, Result};
@@ -25,6 +26,8 @@ pub(super) struct Applied {
     pub(super) claims: BTreeMap<String, Option<Bytes>>,
     pub(super) instances: BTreeMap<InstanceId, Option<Instance>>,
     pub(super) lost: BTreeSet<(ContainerName, AppAddr)>,
+    /// How containers are, as it was told.
+    pub(super) health: BTreeMap<ContainerName, ContainerHealth>,
     networks: BTreeMap<String, Bytes>,
     pub(super) ranges: BTreeMap<String, Bytes>,
     networks_carried: bool,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::checkups::Checkups;
 use super::owning::Ranges;
 use super::record;
 use super::records::Records;
@@ -23,6 +24,7 @@ pub(super) struct View {
     pub(super) holdings: Holdings,
     pub(super) roster: Roster,
     pub(super) ranges: Ranges,
+    pub(super) checkups: Checkups,
     /// Members that came, went or are another.
     changed: BTreeSet<NodeAddr>,
 }

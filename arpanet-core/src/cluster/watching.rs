@@ -88,9 +88,16 @@ impl Node {
         };
         sources.drain(self);
         self.view().adopt_reservations(self.me);
+        // Ends with the task, or with this call.
+        let checking = self.spawn_checking();
         let mut told = BTreeSet::new();
         let trouble = self.round(&mut told).await;
-        Ok(tokio::spawn(run(Arc::downgrade(self), sources, told, trouble)).abort_handle())
+        let node = Arc::downgrade(self);
+        let task = async move {
+            run(node, sources, told, trouble).await;
+            drop(checking);
+        };
+        Ok(tokio::spawn(task).abort_handle())
     }
 
     /// Settles and reconciles, and tells of trouble that was not `told` the last time. Whether any is to be tried again

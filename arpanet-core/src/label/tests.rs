@@ -118,12 +118,20 @@ fn each_bad_label_is_one_sentence_that_names_it() {
         let told = problem(&[(SERVICE, "web"), (name, value)]);
         assert!(told.starts_with(&format!("{name}={value} ")), "{told}");
     }
-    for (name, value) in [(CHECK_INTERVAL, "0s"), (CHECK_TIMEOUT, "5 hours")] {
+    for (name, value) in [
+        (CHECK_INTERVAL, "0s"),
+        (CHECK_TIMEOUT, "5 hours"),
+        (CHECK_START, "soon"),
+        (CHECK_RISE, "0"),
+        (CHECK_FALL, "101"),
+    ] {
         let told = problem(&[(CHECK, "tcp:80"), (name, value)]);
         assert!(told.starts_with(&format!("{name}={value} ")), "{told}");
     }
     assert!(problem(&[(PORT, "80")]).contains(SERVICE));
-    assert!(problem(&[(CHECK_INTERVAL, "5s")]).contains(CHECK));
+    for (name, value) in [(CHECK_INTERVAL, "5s"), (CHECK_FALL, "2")] {
+        assert!(problem(&[(name, value)]).contains(CHECK));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::network::HostIndex;
+use super::prober::Ailment;
 use super::router::Router;
 use crate::runtime::{
     Container, ContainerSpec, ContainerState, EngineHealth, Environment, Output, OutputStream,
@@ -70,9 +71,33 @@ pub(super) struct Simulated {
     asked: ContainerSpec,
     pub(super) program: Program,
     pub(super) written: Vec<(SystemTime, Output)>,
+    /// What it answers to checks; well where there is none.
+    pub(super) ailment: Option<Ailment>,
 }
 
 impl Simulated {
+    /// What a shell in the container does with a line: as all do with the simulated commands, and else what checks are to
+    /// find.
+    fn shell(&self, line: &str, env: &Environment) -> Result<Program> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Ok(match Program::parse(&words, env)? {
+            Program::Forever => match &self.ailment {
+                None => Program::Print(String::new(), String::new(), 0),
+                Some(Ailment::Fails(why)) => Program::Print(format!("{why}\n"), String::new(), 1),
+                Some(Ailment::Hangs) => Program::Forever,
+            },
+            program => program,
+        })
+    }
+
+    /// What a command does that is run in the container.
+    pub(super) fn exec(&self, command: &[String], env: &Environment) -> Result<Program> {
+        match command {
+            [shell, flag, line] if shell == "sh" && flag == "-c" => self.shell(line, env),
+            _ => Program::parse(command, env),
+        }
+    }
+
     fn write(&mut self, stream: OutputStream, text: &str, now: SystemTime) {
         for line in text.split_inclusive('\n') {
             let bytes = Bytes::copy_from_slice(line.as_bytes());
@@ -165,6 +190,7 @@ impl Engine {
             asked: spec.clone(),
             program,
             written: Vec::new(),
+            ailment: None,
         };
         self.containers.insert(name.clone(), simulated);
         self.tell(name);

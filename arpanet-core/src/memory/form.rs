@@ -27,6 +27,7 @@ impl World {
             .overlay(Arc::new(host.overlay()))
             .discovery(Arc::new(host.discovery()))
             .runtime(Arc::new(host.runtime()))
+            .prober(Arc::new(host.prober()))
             .admission(Arc::new(host.admission()))
             .store(Arc::new(host.store()))
             .build();

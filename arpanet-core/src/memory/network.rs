@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// A host's place in the world's list of hosts.
 pub(super) type HostIndex = usize;

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::network::HostIndex;
 use super::place::Place;
+use super::prober::Ailment;
 use super::state::State;
 use super::world::World;
 use crate::runtime::{Container, ContainerSpec, EngineHealth};
@@ -117,6 +118,24 @@ impl World {
         let index = place.host(self);
         self.act(|state, _| {
             state.hosts[index].engine.set_health(name, health)?;
+            state.activity += 1;
+            Ok(())
+        })
+    }
+
+    /// A container answers its checks like this from now on; `None` is well again. It stays so when it is restarted.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for one that is not there.
+    pub fn set_ailment(
+        &self,
+        place: impl Place,
+        name: &ContainerName,
+        ailment: Option<Ailment>,
+    ) -> Result<()> {
+        let index = place.host(self);
+        self.act(|state, _| {
+            state.hosts[index].engine.get(name)?.ailment = ailment;
             state.activity += 1;
             Ok(())
         })

@@ -27,7 +27,8 @@ const BACKLOG: usize = 64;
 ///
 /// Nothing is executed. A few commands are simulated: `exit CODE`, `print TEXT`, `print-both OUT ERR`, `lines COUNT`,
 /// `env NAME`, `ignore-term` (prints `ready`), and in exec `cat`; one whose path begins with `/nonexistent` can't be started. Every other
-/// command, and every image, runs until it is stopped.
+/// command, and every image, runs until it is stopped; but `sh -c LINE` in exec, which is how checks run commands, ends with 0
+/// at once, or as the container [ails](super::World::set_ailment).
 #[derive(Debug, Clone)]
 pub struct MemoryRuntime {
     seat: Seat,
@@ -205,7 +206,7 @@ impl Runtime for MemoryRuntime {
             }
             let mut env = simulated.container.spec.env.clone();
             env.0.extend(spec.env.0.clone());
-            Program::parse(&spec.command, &env)
+            simulated.exec(&spec.command, &env)
         })?;
         let (input, commands) = mpsc::channel(BACKLOG);
         let (results, output) = mpsc::channel(BACKLOG);

@@ -14,10 +14,10 @@ use super::containers::Engine;
 use super::key_value::Agreed;
 use super::network::{HostIndex, Network};
 use super::overlay::OverlayProcess;
-use super::random::Random;
 use super::router::Router;
 use crate::addr::UNDERLAY_PORT;
 use crate::admission::{Membership, Password};
+use crate::random::Random;
 use crate::roster::{Identity, Roster};
 use crate::{Error, ErrorKind, NodeAddr, NodeName, Result};
 

@@ -11,6 +11,7 @@ use super::key_value::MemoryKeyValue;
 use super::network::HostIndex;
 use super::overlay::MemoryOverlay;
 use super::place::Place;
+use super::prober::MemoryProber;
 use super::runtime::MemoryRuntime;
 use super::state::{Seat, Shared, State};
 use crate::NodeAddr;
@@ -56,6 +57,12 @@ impl Host {
     #[must_use]
     pub fn runtime(&self) -> MemoryRuntime {
         self.world.runtime(self)
+    }
+
+    /// What asks its containers.
+    #[must_use]
+    pub fn prober(&self) -> MemoryProber {
+        self.world.prober(self)
     }
 
     /// Its admission.
@@ -166,6 +173,12 @@ impl World {
     #[must_use]
     pub fn runtime(&self, place: impl Place) -> MemoryRuntime {
         MemoryRuntime::new(self.seat(place))
+    }
+
+    /// What asks the containers of a host.
+    #[must_use]
+    pub fn prober(&self, place: impl Place) -> MemoryProber {
+        MemoryProber::new(self.seat(place))
     }
 
     /// The admission of a host.

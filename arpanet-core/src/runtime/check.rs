@@ -1,6 +1,7 @@
 //! Checks of containers: what tells whether one should get traffic.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Probe {
-    /// An HTTP GET of this path: any answer from 200 to 399 is good.
+    /// An HTTP GET of this path: any answer from 200 to 299 is good. Redirects are not followed.
     Http {
         /// The port; `None` is the service's.
         port: Option<u16>,
@@ -104,29 +105,68 @@ impl FromStr for Probe {
 
 serde_through_string!(Probe);
 
-/// A check of a container: an instance that fails it leaves DNS, and comes back when it passes.
+/// A check of a container: an instance that fails it leaves DNS, and comes back when it passes. A new one gets no traffic
+/// until it has passed.
+///
+/// It is asked at the container's lowest overlay address, from the router of its node (169.254.1.1), or in the container
+/// itself: a check says nothing of the overlay, and an outage of the overlay makes no container unwell. In doubt, which is
+/// before a container's first verdict and while answers contradict the last one, it is asked every second, if that is sooner.
+///
+/// ```
+/// use arpanet_core::runtime::Check;
+/// use std::time::Duration;
+/// let check = Check::new("http:/health".parse()?).every(Duration::from_secs(2));
+/// assert_eq!((check.interval(), check.timeout()), (Duration::from_secs(2), Check::TIMEOUT));
+/// # Ok::<(), arpanet_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Check {
     /// What is asked.
     pub probe: Probe,
-    /// How often; the agent's default where there is none.
+    /// How often; [`INTERVAL`](Self::INTERVAL) where there is none.
     #[serde(default)]
     pub interval: Option<Duration>,
-    /// How long an answer may take; the agent's default where there is none.
+    /// How long an answer may take; [`TIMEOUT`](Self::TIMEOUT) where there is none.
     #[serde(default)]
     pub timeout: Option<Duration>,
+    /// After how many passes in a row it passes; [`RISE`](Self::RISE) where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise: Option<NonZeroU32>,
+    /// After how many failures in a row it fails; [`FALL`](Self::FALL) where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall: Option<NonZeroU32>,
+    /// How long after the start failures are taken for the start's; [`START_PERIOD`](Self::START_PERIOD) where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_period: Option<Duration>,
 }
 
 impl Check {
-    /// A check at the agent's default pace.
+    /// How often a check is asked unless it says otherwise: every 10 s.
+    pub const INTERVAL: Duration = Duration::from_secs(10);
+    /// How long an answer may take unless it says otherwise: 3 s.
+    pub const TIMEOUT: Duration = Duration::from_secs(3);
+    /// After how many passes in a row a check passes unless it says otherwise: 1.
+    pub const RISE: NonZeroU32 = NonZeroU32::MIN;
+    /// After how many failures in a row a check fails unless it says otherwise: 3.
+    pub const FALL: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
+    /// How long a container may take to start unless its check says otherwise: 30 s.
+    pub const START_PERIOD: Duration = Duration::from_secs(30);
+
+    /// Nothing is asked more often, or given less time.
+    const SHORTEST: Duration = Duration::from_millis(100);
+
+    /// A check at the default pace.
     #[must_use]
     pub const fn new(probe: Probe) -> Self {
         Self {
             probe,
             interval: None,
             timeout: None,
+            rise: None,
+            fall: None,
+            start_period: None,
         }
     }
 
@@ -142,6 +182,57 @@ impl Check {
     pub const fn within(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// Passing after this many passes in a row.
+    #[must_use]
+    pub const fn rising_after(mut self, passes: NonZeroU32) -> Self {
+        self.rise = Some(passes);
+        self
+    }
+
+    /// Failing after this many failures in a row.
+    #[must_use]
+    pub const fn falling_after(mut self, failures: NonZeroU32) -> Self {
+        self.fall = Some(failures);
+        self
+    }
+
+    /// With this long to start.
+    #[must_use]
+    pub const fn starting_within(mut self, period: Duration) -> Self {
+        self.start_period = Some(period);
+        self
+    }
+
+    /// How often it is asked: 100 ms at the least.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval.unwrap_or(Self::INTERVAL).max(Self::SHORTEST)
+    }
+
+    /// How long an answer may take: 100 ms at the least.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(Self::TIMEOUT).max(Self::SHORTEST)
+    }
+
+    /// How many passes in a row make it pass.
+    #[must_use]
+    pub fn rise(&self) -> u32 {
+        self.rise.unwrap_or(Self::RISE).get()
+    }
+
+    /// How many failures in a row make it fail.
+    #[must_use]
+    pub fn fall(&self) -> u32 {
+        self.fall.unwrap_or(Self::FALL).get()
+    }
+
+    /// How long after the start failures do not count.
+    #[must_use]
+    pub fn start_period(&self) -> Duration {
+        self.start_period.unwrap_or(Self::START_PERIOD)
     }
 }
 

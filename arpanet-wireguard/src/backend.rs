@@ -13,20 +13,22 @@ use arpanet_core::{
     AppAddr, ContainerName, Datagrams, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result,
 };
 use arpanet_netlink::{Ledger, Namespace, Netlink};
+use arpanet_router::{HOST_LINK, Pinger, Router, RouterConfig, Uplink, underlay_mtu};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::WireGuardConfig;
 use crate::factory::{TunnelFactory, UserTunnels};
-use crate::ping::Pinger;
 use crate::preflight;
-use crate::router::{HOST_LINK, Router, RouterConfig};
 use crate::running::{Running, Tasks};
 use crate::side::SidePort;
 use crate::tunnel::{PrivateKey, UserTunnelConfig, mtu_over};
 
 pub(crate) const BACKEND: &str = "wireguard";
+
+/// The tunnel's device, in the router's namespace.
+const TUNNEL_LINK: &str = "wg0";
 
 /// WireGuard in this process, isolated by a router namespace.
 ///
@@ -109,18 +111,19 @@ impl WireGuardOverlay {
     }
 
     fn router_config(&self) -> RouterConfig {
-        RouterConfig {
-            pin: self.config.pin.clone(),
-            port: self.config.port,
-            open_docker_plane: self.config.open_docker_plane,
-        }
+        RouterConfig::new(
+            &self.config.pin,
+            self.config.port,
+            Uplink::tunnel(TUNNEL_LINK),
+        )
+        .open_docker_plane(self.config.open_docker_plane)
     }
 
     /// The MTU inside the tunnel, in bytes.
     async fn mtu(&self, host: &Netlink, membership: &Membership) -> Result<u16> {
         let underlay = match self.config.underlay_mtu {
             Some(mtu) => mtu,
-            None => preflight::underlay_mtu(host, membership.me.advertise).await?,
+            None => underlay_mtu(host, membership.me.advertise).await?,
         };
         Ok(mtu_over(underlay))
     }
@@ -166,7 +169,7 @@ impl WireGuardOverlay {
         let announcement = Announcement(Bytes::copy_from_slice(key.public_key().as_bytes()));
         let config = UserTunnelConfig::new(key, socket, router.namespace().clone()).mtu(mtu);
         let launched = self.tunnels.launch(config)?;
-        router.trust_tunnel()?;
+        router.trust_uplink().await?;
         let pinger = Pinger::new(&self.host)?;
         self.side.set(launched.side_channel);
         Ok(Running::new(

@@ -4,14 +4,12 @@
 mod backend;
 mod config;
 mod factory;
-mod ping;
 mod preflight;
-mod router;
 mod running;
 mod side;
 pub mod tunnel;
 
+pub use arpanet_router::UNDERLAY_MARK;
 pub use backend::WireGuardOverlay;
 pub use config::WireGuardConfig;
 pub use factory::{Launched, RecordingTunnels, TunnelFactory, UserTunnels};
-pub use router::UNDERLAY_MARK;

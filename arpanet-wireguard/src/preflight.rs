@@ -2,17 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 
 use arpanet_core::{Error, ErrorKind, Result};
-use arpanet_netlink::{Namespace, Netlink, Transport, holder_of_port};
+use arpanet_netlink::{Namespace, Transport, holder_of_port};
+use arpanet_router::UNDERLAY_MARK;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::WireGuardConfig;
-use crate::router::UNDERLAY_MARK;
-
-/// What an underlay has whose MTU can't be known.
-const USUAL_MTU: u16 = 1500;
 
 /// Looks for what would make a launch fail.
 pub(crate) async fn check(
@@ -86,36 +83,4 @@ pub(crate) fn bind(namespace: &Namespace, port: u16) -> Result<UdpSocket> {
         };
         error.with_hint("try it as root, or choose another port with --port")
     })
-}
-
-/// The MTU of the link that packets to other nodes take, in bytes: the one with the advertised address, or else the one
-/// with the default route, or else the smallest that is up.
-pub(crate) async fn underlay_mtu(host: &Netlink, advertised: Option<SocketAddr>) -> Result<u16> {
-    let snapshot = host.snapshot().await?;
-    let advertised = advertised.map(|endpoint| endpoint.ip());
-    let by_address = snapshot
-        .addresses
-        .iter()
-        .find(|address| Some(address.address.addr()) == advertised.filter(is_specific))
-        .map(|address| address.link.clone());
-    let by_default = || {
-        let defaults = snapshot.routes.iter();
-        defaults
-            .filter(|route| route.destination.prefix_len() == 0)
-            .min_by_key(|route| route.metric)
-            .and_then(|route| route.link.clone())
-    };
-    let link = by_address.or_else(by_default);
-    let carrying = snapshot.links.iter().filter(|other| match &link {
-        Some(link) => other.name == *link,
-        None => other.up && other.name != "lo" && other.name != crate::router::HOST_LINK,
-    });
-    let mtu = carrying.map(|link| link.mtu).min();
-    Ok(mtu
-        .and_then(|mtu| u16::try_from(mtu).ok())
-        .unwrap_or(USUAL_MTU))
-}
-
-const fn is_specific(ip: &IpAddr) -> bool {
-    !ip.is_unspecified()
 }

@@ -8,12 +8,11 @@ use std::time::Duration;
 use arpanet_core::admission::Membership;
 use arpanet_core::overlay::{Announcement, PeerSpec, PeerState, PeerStatus};
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
+use arpanet_router::{Pinger, Router};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
-use crate::ping::Pinger;
-use crate::router::Router;
 use crate::tunnel::{PeerConfig, PublicKey, Tunnel};
 
 /// How often each peer is pinged, for the round trip and to keep a NAT open on the way.

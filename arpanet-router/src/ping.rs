@@ -21,7 +21,7 @@ const HEADER: usize = 8;
 
 /// Sends echo requests and hands out the answers. Dropping it ends it.
 #[derive(Debug)]
-pub(crate) struct Pinger {
+pub struct Pinger {
     shared: Arc<Shared>,
     reader: JoinHandle<()>,
 }
@@ -70,7 +70,10 @@ impl Pinger {
     ///
     /// # Errors
     /// [`ErrorKind::PermissionDenied`] without CAP_NET_RAW.
-    pub(crate) fn new(namespace: &Namespace) -> Result<Self> {
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(namespace: &Namespace) -> Result<Self> {
         let failed = |error: io::Error| {
             let kind = match error.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
@@ -99,7 +102,7 @@ impl Pinger {
     }
 
     /// The round trip of one packet, or `None` if no answer came within `limit`.
-    pub(crate) async fn ping(&self, to: Ipv4Addr, limit: Duration) -> Option<Duration> {
+    pub async fn ping(&self, to: Ipv4Addr, limit: Duration) -> Option<Duration> {
         let (sender, receiver) = oneshot::channel();
         let sequence = {
             let mut waiting = self.shared.waiting();

@@ -1,8 +1,4 @@
-//! The router: a network namespace between the host, the tunnel and the containers, that isolates by routing alone.
-
-mod attach;
-mod plan;
-mod plug;
+//! The router itself: what is wished for, and how the kernel comes to have it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::plan::UNDERLAY_MARK;
 use arpanet_core::overlay::AttachAddr;
 use arpanet_core::{
     AppAddr, AppNet, ContainerName, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result,
@@ -20,50 +15,75 @@ use arpanet_netlink::{Change, Ledger, Namespace, Netlink, Route, Rule};
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 
+use crate::uplink::{Uplink, Way};
+use crate::{attach, plan};
+
 /// The link on the host, with 10.255.A.B.
-pub(crate) const HOST_LINK: &str = "arpanet0";
+pub const HOST_LINK: &str = "arpanet0";
 /// Its other end, in the router.
-const ROUTER_LINK: &str = "host0";
-/// The tunnel's device, in the router.
-pub(crate) const TUNNEL_LINK: &str = "wg0";
+pub(crate) const ROUTER_LINK: &str = "host0";
 /// How long the kernel may take to switch a new link on.
-const CARRYING: Duration = Duration::from_secs(5);
+pub(crate) const CARRYING: Duration = Duration::from_secs(5);
 
 /// What a router is made of.
 #[derive(Debug, Clone)]
-pub(crate) struct RouterConfig {
+#[non_exhaustive]
+pub struct RouterConfig {
     /// Where its namespace is pinned.
-    pub(crate) pin: PathBuf,
-    /// The port on the underlay, of the tunnel and of joins.
-    pub(crate) port: u16,
+    pub pin: PathBuf,
+    /// The port on the underlay, of the overlay (UDP) and of joins (TCP): packets from it never take the overlay.
+    pub port: u16,
+    /// What carries packets to the routers of other nodes.
+    pub uplink: Uplink,
     /// Whether all users of the host may open the docker plane.
-    pub(crate) open_docker_plane: bool,
+    pub open_docker_plane: bool,
+}
+
+impl RouterConfig {
+    /// A router pinned there, whose host keeps the docker plane to root.
+    #[must_use]
+    pub fn new(pin: impl Into<PathBuf>, port: u16, uplink: Uplink) -> Self {
+        Self {
+            pin: pin.into(),
+            port,
+            uplink,
+            open_docker_plane: false,
+        }
+    }
+
+    /// With the docker plane open to all users of the host.
+    #[must_use]
+    pub const fn open_docker_plane(mut self, open: bool) -> Self {
+        self.open_docker_plane = open;
+        self
+    }
 }
 
 /// The router of this node, launched. Its state in the kernel outlives it; one that is opened again finds it.
 #[derive(Debug)]
-pub(crate) struct Router {
-    node: NodeAddr,
-    host: Netlink,
-    inside: Netlink,
+pub struct Router {
+    pub(crate) node: NodeAddr,
+    uplink: Uplink,
+    pub(crate) host: Netlink,
+    pub(crate) inside: Netlink,
     ledger: Arc<Ledger>,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
 }
 
 /// What is wished for, and what of it the kernel has.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     /// Of all links, in bytes.
-    mtu: u16,
+    pub(crate) mtu: u16,
     exposed: BTreeSet<Plane>,
-    attached: BTreeMap<AttachAddr, ContainerName>,
+    pub(crate) attached: BTreeMap<AttachAddr, ContainerName>,
     /// Links that a runtime moves, also those that have been taken over.
-    plugged: BTreeMap<EndpointId, AppAddr>,
+    pub(crate) plugged: BTreeMap<EndpointId, AppAddr>,
     /// The /8 addresses of the whole cluster.
     allowed: BTreeSet<Ipv4Addr>,
     holds: BTreeMap<NodeAddr, Vec<AppAddr>>,
-    /// Addresses that an earlier process sent into the tunnel, and that nobody has asked for since.
-    stale: BTreeSet<Ipv4Addr>,
+    /// What an earlier process sent to peers, and nobody has asked for since.
+    stale: BTreeMap<Ipv4Addr, Route>,
     rules: Vec<Rule>,
     wide_routes: Vec<Route>,
     /// Networks and /8 addresses that the host refuses to forward to.
@@ -87,13 +107,15 @@ impl State {
             .collect()
     }
 
-    /// What peers hold.
-    fn held(&self) -> BTreeSet<Ipv4Addr> {
-        let holds = self.holds.values().flatten();
-        holds.map(|addr| addr.ip()).collect()
+    /// What peers hold, and one of those who do.
+    fn held(&self) -> BTreeMap<Ipv4Addr, NodeAddr> {
+        let holds = self.holds.iter();
+        holds
+            .flat_map(|(peer, holds)| holds.iter().map(|addr| (addr.ip(), *peer)))
+            .collect()
     }
 
-    fn wide_routes(&self, node: NodeAddr) -> Vec<Route> {
+    fn wide_routes(&self, uplink: &Uplink, node: NodeAddr) -> Vec<Route> {
         let own: BTreeSet<Ipv4Addr> = self.application().map(|addr| addr.ip()).collect();
         let theirs = self.held();
         self.wide()
@@ -102,7 +124,8 @@ impl State {
                 if own.contains(&ip) {
                     Some(plan::to_container(&attach::link_of(ip), ip))
                 } else {
-                    theirs.contains(&ip).then(|| plan::by_tunnel(node, ip))
+                    let peer = theirs.get(&ip)?;
+                    Some(plan::to_peer(uplink, node, *peer, ip))
                 }
             })
             .map(plan::wide)
@@ -122,7 +145,7 @@ impl Router {
     ///
     /// # Errors
     /// Those of the kernel and of the ledger, in which what was made until then stands: the caller rolls it back.
-    pub(crate) async fn launch(
+    pub async fn launch(
         config: &RouterConfig,
         host: Netlink,
         ledger: Arc<Ledger>,
@@ -133,11 +156,12 @@ impl Router {
         attach::clean(&inside).await?;
         let state = State {
             mtu,
-            ..Self::adopt(&inside, &ledger).await?
+            ..Self::adopt(&config.uplink, &inside, &ledger).await?
         };
         attach::resize(&inside, mtu).await?;
         let router = Self {
             node,
+            uplink: config.uplink.clone(),
             host,
             inside,
             ledger,
@@ -151,27 +175,29 @@ impl Router {
     ///
     /// # Errors
     /// As [`launch`](Self::launch).
-    pub(crate) async fn mend(&self, config: &RouterConfig, mtu: u16) -> Result<()> {
+    pub async fn mend(&self, config: &RouterConfig, mtu: u16) -> Result<()> {
         let mut state = self.state.lock().await;
         plumb(config, &self.host, &self.ledger, self.node, mtu).await?;
         state.mtu = mtu;
-        self.inside.set_mtu(TUNNEL_LINK, mtu.into()).await?;
+        self.inside.set_mtu(&self.uplink.link, mtu.into()).await?;
         attach::resize(&self.inside, mtu).await?;
-        let now = Self::adopt(&self.inside, &self.ledger).await?;
+        let now = Self::adopt(&self.uplink, &self.inside, &self.ledger).await?;
         state.rules = now.rules;
         state.wide_routes = now.wide_routes;
         let routes: Vec<Route> = state
             .holds
             .iter()
-            .flat_map(|(peer, holds)| plan::addresses_of_peer(*peer, holds))
-            .map(|ip| plan::by_tunnel(self.node, ip))
+            .flat_map(|(peer, holds)| {
+                let addresses = plan::addresses_of_peer(*peer, holds);
+                addresses.into_iter().map(|ip| self.to_peer(*peer, ip))
+            })
             .collect();
         self.inside.set_routes(&routes).await?;
         self.settle(&mut state).await
     }
 
     /// What an earlier process left in the kernel.
-    async fn adopt(inside: &Netlink, ledger: &Ledger) -> Result<State> {
+    async fn adopt(uplink: &Uplink, inside: &Netlink, ledger: &Ledger) -> Result<State> {
         let routes = inside.routes().await?;
         let wide_routes = routes
             .iter()
@@ -180,8 +206,8 @@ impl Router {
             .collect();
         let stale = routes
             .iter()
-            .filter(|route| route.link.as_deref() == Some(TUNNEL_LINK))
-            .map(|route| route.destination.addr())
+            .filter(|route| plan::is_to_peer(uplink, route))
+            .map(|route| (route.destination.addr(), route.clone()))
             .collect();
         let rules: Vec<Rule> = inside.rules().await?;
         let rules: Vec<Rule> = rules.into_iter().filter(plan::is_changing).collect();
@@ -204,30 +230,46 @@ impl Router {
         })
     }
 
-    /// The namespace, in which the tunnel's device and the cluster's DNS server are.
-    pub(crate) const fn namespace(&self) -> &Namespace {
+    /// The namespace, in which the uplink and the cluster's DNS server are.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
         self.inside.namespace()
     }
 
-    /// Lets in what the tunnel brings: who may send from which address is the tunnel's to check.
+    /// Readies the uplink, which has to be there: lets in what it brings, since who may send from which address is for
+    /// what is behind it to check, and where it is an Ethernet answers there for what is behind this router.
     ///
     /// # Errors
-    /// Where the tunnel's device is not there.
-    pub(crate) fn trust_tunnel(&self) -> Result<()> {
-        self.namespace()
-            .set_sysctl(&format!("net.ipv4.conf.{TUNNEL_LINK}.rp_filter"), "0")
+    /// [`ErrorKind::NotFound`] where the uplink is not there.
+    pub async fn trust_uplink(&self) -> Result<()> {
+        let link = &self.uplink.link;
+        let mut settings = vec![(format!("net.ipv4.conf.{link}.rp_filter"), "0")];
+        if self.uplink.way == Way::Ethernet {
+            settings.push((format!("net.ipv4.conf.{link}.proxy_arp"), "1"));
+            settings.push((format!("net.ipv4.neigh.{link}.proxy_delay"), "0"));
+        }
+        for (name, value) in settings {
+            self.namespace().set_sysctl(&name, value)?;
+        }
+        if self.uplink.way == Way::Ethernet {
+            // What it asks with. Else the kernel takes an address that the others have too.
+            self.inside
+                .add_address(link, self.node.docker().into())
+                .await?;
+        }
+        self.inside.set_up(link, true).await
     }
 
-    /// Sends what is meant for a peer into the tunnel, and nothing more. Returns the addresses. One that is attached here
+    fn to_peer(&self, peer: NodeAddr, ip: Ipv4Addr) -> Route {
+        plan::to_peer(&self.uplink, self.node, peer, ip)
+    }
+
+    /// Sends what is meant for a peer to it, and nothing more. Returns the addresses. One that is attached here
     /// too is in dispute, and goes to the container here until the cluster detaches it.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn set_peer(
-        &self,
-        peer: NodeAddr,
-        holds: &[AppAddr],
-    ) -> Result<BTreeSet<Ipv4Addr>> {
+    pub async fn set_peer(&self, peer: NodeAddr, holds: &[AppAddr]) -> Result<BTreeSet<Ipv4Addr>> {
         let mut state = self.state.lock().await;
         let wanted = plan::addresses_of_peer(peer, holds);
         let before = state
@@ -237,11 +279,12 @@ impl Router {
             .unwrap_or_default();
         let new: Vec<Route> = wanted
             .difference(&before)
-            .map(|ip| plan::by_tunnel(self.node, *ip))
+            .map(|ip| self.to_peer(peer, *ip))
             .collect();
         self.inside.set_routes(&new).await?;
-        state.stale.retain(|ip| !wanted.contains(ip));
-        self.drop_unheld(&state, before.difference(&wanted)).await?;
+        state.stale.retain(|ip, _| !wanted.contains(ip));
+        self.drop_unheld(&state, peer, before.difference(&wanted))
+            .await?;
         self.settle(&mut state).await?;
         Ok(wanted)
     }
@@ -250,20 +293,21 @@ impl Router {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn remove_peer(&self, peer: NodeAddr) -> Result<()> {
+    pub async fn remove_peer(&self, peer: NodeAddr) -> Result<()> {
         let mut state = self.state.lock().await;
         let Some(holds) = state.holds.remove(&peer) else {
             return Ok(());
         };
         let addresses = plan::addresses_of_peer(peer, &holds);
-        self.drop_unheld(&state, addresses.iter()).await?;
+        self.drop_unheld(&state, peer, addresses.iter()).await?;
         self.settle(&mut state).await
     }
 
-    /// Removes the routes to those of one peer's addresses that no other holds.
+    /// Removes the routes to those of one peer's addresses that no other holds, and sends the rest to the other.
     async fn drop_unheld(
         &self,
         state: &State,
+        peer: NodeAddr,
         addresses: impl Iterator<Item = &Ipv4Addr>,
     ) -> Result<()> {
         let mut addresses = addresses.peekable();
@@ -271,10 +315,14 @@ impl Router {
             return Ok(());
         }
         let held = state.held();
-        let gone: Vec<Route> = addresses
-            .filter(|ip| !held.contains(ip))
-            .map(|ip| plan::by_tunnel(self.node, *ip))
-            .collect();
+        let (mut gone, mut moved) = (Vec::new(), Vec::new());
+        for ip in addresses {
+            match held.get(ip) {
+                Some(other) => moved.push(self.to_peer(*other, *ip)),
+                None => gone.push(self.to_peer(peer, *ip)),
+            }
+        }
+        self.inside.set_routes(&moved).await?;
         self.inside.delete_routes(&gone).await
     }
 
@@ -283,13 +331,10 @@ impl Router {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn drop_stale(&self) -> Result<()> {
+    pub async fn drop_stale(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         let stale = std::mem::take(&mut state.stale);
-        let gone: Vec<Route> = stale
-            .into_iter()
-            .map(|ip| plan::by_tunnel(self.node, ip))
-            .collect();
+        let gone: Vec<Route> = stale.into_values().collect();
         self.inside.delete_routes(&gone).await
     }
 
@@ -297,7 +342,7 @@ impl Router {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for planes that are not the router's.
-    pub(crate) async fn expose(&self, plane: Plane, exposed: bool) -> Result<()> {
+    pub async fn expose(&self, plane: Plane, exposed: bool) -> Result<()> {
         match plane {
             Plane::Docker | Plane::Discovery => {}
             Plane::Overlay if exposed => return Ok(()),
@@ -328,15 +373,15 @@ impl Router {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn allow_wide(&self, addrs: &[AppAddr]) -> Result<()> {
+    pub async fn allow_wide(&self, addrs: &[AppAddr]) -> Result<()> {
         let mut state = self.state.lock().await;
         state.allowed = addrs.iter().map(|addr| addr.ip()).collect();
         self.settle(&mut state).await
     }
 
     /// Brings the kernel to what is wished for. What is new comes before what is old goes.
-    async fn settle(&self, state: &mut State) -> Result<()> {
-        let routes = state.wide_routes(self.node);
+    pub(crate) async fn settle(&self, state: &mut State) -> Result<()> {
+        let routes = state.wide_routes(&self.uplink, self.node);
         let (old_routes, new_routes) = plan::difference(&state.wide_routes, &routes);
         self.inside.set_routes(&new_routes).await?;
         let within = plan::networks(state.application());

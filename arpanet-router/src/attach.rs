@@ -10,7 +10,8 @@ use arpanet_core::{AppAddr, ContainerName, EndpointId, Error, ErrorKind, NodeAdd
 use arpanet_netlink::{Link, MacAddr, Namespace, Netlink, Route, VethEnd};
 use ipnet::Ipv4Net;
 
-use super::{CARRYING, Router, State, plan};
+use crate::plan;
+use crate::router::{CARRYING, Router, State};
 
 /// What the names of containers' links begin with.
 const PREFIX: &str = "ap";
@@ -24,7 +25,7 @@ const ENDPOINT: char = '+';
 const METRIC: u32 = 1000;
 
 /// The name of the link of an address, at both ends.
-pub(super) fn link_of(ip: Ipv4Addr) -> String {
+pub(crate) fn link_of(ip: Ipv4Addr) -> String {
     format!("{PREFIX}{:08x}", u32::from(ip))
 }
 
@@ -35,12 +36,12 @@ fn is_ours(link: &str) -> bool {
 
 /// What stands on a link: whose it is, and where its other end was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Note {
+pub(crate) struct Note {
     /// None while a runtime has not yet put the other end into one that runs.
-    pub(super) container: Option<ContainerName>,
+    pub(crate) container: Option<ContainerName>,
     /// Where a runtime moves the other end.
-    pub(super) endpoint: Option<EndpointId>,
-    pub(super) addr: AttachAddr,
+    pub(crate) endpoint: Option<EndpointId>,
+    pub(crate) addr: AttachAddr,
     namespace: Option<PathBuf>,
 }
 
@@ -58,7 +59,7 @@ impl Note {
         }
     }
 
-    pub(super) fn plugged(plug: &Plug) -> Self {
+    pub(crate) fn plugged(plug: &Plug) -> Self {
         Self {
             container: None,
             endpoint: Some(plug.endpoint.clone()),
@@ -67,7 +68,7 @@ impl Note {
         }
     }
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ' ');
         let (holder, addr) = (parts.next()?, parts.next()?);
         let addr = match addr.strip_prefix(PLUGIN) {
@@ -90,12 +91,12 @@ impl Note {
         })
     }
 
-    pub(super) fn on(link: &Link) -> Option<Self> {
+    pub(crate) fn on(link: &Link) -> Option<Self> {
         Self::read(link.alias.as_deref()?)
     }
 
     /// The kernel keeps 255 bytes: a longer path is left out, and then not found again.
-    pub(super) fn write(&self) -> String {
+    pub(crate) fn write(&self) -> String {
         let container = self.container.as_ref().map_or("", ContainerName::as_str);
         let holder = match &self.endpoint {
             Some(endpoint) => format!("{container}{ENDPOINT}{endpoint}"),
@@ -126,13 +127,13 @@ fn is_pair(near: &Link, far: &Link) -> bool {
 
 /// Who has which address, and the endpoints that have a link.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Holdings {
-    pub(super) attached: BTreeMap<AttachAddr, ContainerName>,
-    pub(super) plugged: BTreeMap<EndpointId, AppAddr>,
+pub(crate) struct Holdings {
+    pub(crate) attached: BTreeMap<AttachAddr, ContainerName>,
+    pub(crate) plugged: BTreeMap<EndpointId, AppAddr>,
 }
 
 /// What is attached and plugged, as the router's links say.
-pub(super) fn adopt(links: &[Link]) -> Holdings {
+pub(crate) fn adopt(links: &[Link]) -> Holdings {
     let mut holdings = Holdings::default();
     for note in links
         .iter()
@@ -150,7 +151,7 @@ pub(super) fn adopt(links: &[Link]) -> Holdings {
 }
 
 /// Takes away the links that an attach has left which was cut short: only the last step gives one its note.
-pub(super) async fn clean(inside: &Netlink) -> Result<()> {
+pub(crate) async fn clean(inside: &Netlink) -> Result<()> {
     for link in inside.links().await? {
         if is_ours(&link.name) && Note::on(&link).is_none() {
             inside.delete_link(&link.name).await?;
@@ -161,7 +162,7 @@ pub(super) async fn clean(inside: &Netlink) -> Result<()> {
 
 /// Brings the links of containers, also of those that an earlier process attached, to the MTU, in bytes. Where the other
 /// end is not found any more, both stay as they are: the router then tells the container what is too large.
-pub(super) async fn resize(inside: &Netlink, mtu: u16) -> Result<()> {
+pub(crate) async fn resize(inside: &Netlink, mtu: u16) -> Result<()> {
     let mtu = u32::from(mtu);
     for link in inside.links().await? {
         if !is_ours(&link.name) || link.mtu == mtu {
@@ -210,7 +211,7 @@ impl Router {
     ///
     /// # Errors
     /// Those of [`Overlay::attach`](arpanet_core::overlay::Overlay::attach).
-    pub(crate) async fn attach(&self, attachment: &Attachment) -> Result<()> {
+    pub async fn attach(&self, attachment: &Attachment) -> Result<()> {
         let Attachment {
             container, addr, ..
         } = attachment;
@@ -364,7 +365,7 @@ impl Router {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn detach(&self, container: &ContainerName, addr: AttachAddr) -> Result<()> {
+    pub async fn detach(&self, container: &ContainerName, addr: AttachAddr) -> Result<()> {
         let mut state = self.state.lock().await;
         let ip = inner(self.node, addr)?.addr();
         let is_same =
@@ -398,7 +399,7 @@ impl Router {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn attached(&self) -> Result<Vec<(ContainerName, AttachAddr)>> {
+    pub async fn attached(&self) -> Result<Vec<(ContainerName, AttachAddr)>> {
         let mut state = self.state.lock().await;
         self.look(&mut state).await?;
         Ok(state
@@ -409,7 +410,7 @@ impl Router {
     }
 
     /// Brings what is known of links to what is there.
-    pub(super) async fn look(&self, state: &mut State) -> Result<()> {
+    pub(crate) async fn look(&self, state: &mut State) -> Result<()> {
         let Holdings { attached, plugged } = adopt(&self.inside.links().await?);
         if attached != state.attached || plugged != state.plugged {
             state.attached = attached;
@@ -420,7 +421,7 @@ impl Router {
     }
 
     /// Makes the pair of an address, both ends down, one in the router and one there.
-    pub(super) async fn add_pair(
+    pub(crate) async fn add_pair(
         &self,
         ip: Ipv4Addr,
         mac: MacAddr,

@@ -1,21 +1,22 @@
 //! Links that are left in the host's namespace, for a runtime to move into its container.
 //!
-//! They are those of [`attach`](super::attach), made before the container is there. Until it is attached, the note on the
+//! They are those of [`attach`](crate::attach), made before the container is there. Until it is attached, the note on the
 //! link names the endpoint alone.
 
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, EndpointId, Error, ErrorKind, Result};
 use arpanet_netlink::MacAddr;
 
-use super::attach::{Note, link_of};
-use super::{Router, State, plan};
+use crate::attach::{Note, link_of};
+use crate::plan;
+use crate::router::{Router, State};
 
 impl Router {
     /// Makes an endpoint's link.
     ///
     /// # Errors
     /// Those of [`Overlay::plug`](arpanet_core::Overlay::plug).
-    pub(crate) async fn plug(&self, plug: &Plug) -> Result<Plugged> {
+    pub async fn plug(&self, plug: &Plug) -> Result<Plugged> {
         let mut state = self.state.lock().await;
         self.look(&mut state).await?;
         let ip = plug.addr.ip();
@@ -62,7 +63,7 @@ impl Router {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn unplug(&self, endpoint: &EndpointId) -> Result<()> {
+    pub async fn unplug(&self, endpoint: &EndpointId) -> Result<()> {
         let mut state = self.state.lock().await;
         self.look(&mut state).await?;
         self.remove(&mut state, endpoint).await
@@ -80,7 +81,7 @@ impl Router {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub(crate) async fn plugged(&self) -> Result<Vec<(EndpointId, AppAddr)>> {
+    pub async fn plugged(&self) -> Result<Vec<(EndpointId, AppAddr)>> {
         let mut state = self.state.lock().await;
         self.look(&mut state).await?;
         Ok(state

@@ -13,12 +13,13 @@ use arpanet_netlink::{
 };
 use ipnet::Ipv4Net;
 
-use super::{HOST_LINK, ROUTER_LINK, RouterConfig, TUNNEL_LINK};
+use crate::router::{HOST_LINK, ROUTER_LINK, RouterConfig};
+use crate::uplink::{Uplink, Way};
 
 /// The host's table with the way to the overlay. Rules and table have the number of the line that they implement.
 const TABLE_OVERLAY: u32 = 1010;
 /// The router's table of what system parts and /8 containers reach in the application range.
-pub(super) const TABLE_WIDE: u32 = 90;
+pub(crate) const TABLE_WIDE: u32 = 90;
 
 /// What the tunnel's own packets on the underlay are marked with (SO_MARK): those with this mark, in all of its bits, take
 /// the host's own routes also to addresses in 10/8, never the overlay.
@@ -29,11 +30,11 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// Router: planes that are not exposed.
-pub(super) const HIDDEN: u32 = 40;
+pub(crate) const HIDDEN: u32 = 40;
 /// Router: what /8 addresses reach, three rules for each.
-pub(super) const WIDE: u32 = 88;
+pub(crate) const WIDE: u32 = 88;
 /// Router: containers of one network reach each other.
-pub(super) const WITHIN: u32 = 100;
+pub(crate) const WITHIN: u32 = 100;
 /// Host: application networks and /8 addresses in use, refused to everybody but the host itself.
 const IN_USE: u32 = 1016;
 
@@ -57,13 +58,13 @@ fn single(ip: Ipv4Addr) -> Ipv4Net {
 }
 
 /// An Ethernet address that follows from the overlay's: locally administered.
-pub(super) fn mac_of(ip: Ipv4Addr) -> MacAddr {
+pub(crate) fn mac_of(ip: Ipv4Addr) -> MacAddr {
     let [a, b, c, d] = ip.octets();
     MacAddr::new([0x02, 0xA2, a, b, c, d])
 }
 
 /// The host's side before its links are up.
-pub(super) fn host_links(config: &RouterConfig, node: NodeAddr, mtu: u16) -> Vec<Change> {
+pub(crate) fn host_links(config: &RouterConfig, node: NodeAddr, mtu: u16) -> Vec<Change> {
     let pair = VethPair::new(
         HOST_LINK,
         ROUTER_LINK,
@@ -75,7 +76,7 @@ pub(super) fn host_links(config: &RouterConfig, node: NodeAddr, mtu: u16) -> Vec
 }
 
 /// The host's side once its links are up. The order matters: the address's own rules come before the kernel's is moved.
-pub(super) fn host_routes(
+pub(crate) fn host_routes(
     config: &RouterConfig,
     node: NodeAddr,
     users: Option<u32>,
@@ -129,12 +130,12 @@ pub(super) fn host_routes(
 }
 
 /// The host refuses addresses of applications to everybody else who forwards through it.
-pub(super) fn host_refuses(net: Ipv4Net) -> Change {
+pub(crate) fn host_refuses(net: Ipv4Net) -> Change {
     Change::AddRule(prohibit(IN_USE).to(net))
 }
 
 /// The addresses that such a change refuses.
-pub(super) fn refused(change: &Change) -> Option<Ipv4Net> {
+pub(crate) fn refused(change: &Change) -> Option<Ipv4Net> {
     match change {
         Change::AddRule(rule) if rule.priority == IN_USE => rule.to,
         _ => None,
@@ -142,7 +143,7 @@ pub(super) fn refused(change: &Change) -> Option<Ipv4Net> {
 }
 
 /// The router's settings, in this order: forwarding resets others, and IPv6 goes before there are links.
-pub(super) const SETTINGS: &[(&str, &str)] = &[
+pub(crate) const SETTINGS: &[(&str, &str)] = &[
     ("net.ipv4.ip_forward", "1"),
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
@@ -158,12 +159,12 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// The router's own addresses, on its `lo`.
-pub(super) fn router_addresses(node: NodeAddr) -> [Ipv4Net; 3] {
+pub(crate) fn router_addresses(node: NodeAddr) -> [Ipv4Net; 3] {
     [ROUTER_ADDRESS, node.docker(), node.discovery()].map(single)
 }
 
 /// The rules that the router has always.
-pub(super) fn router_rules() -> Vec<Rule> {
+pub(crate) fn router_rules() -> Vec<Rule> {
     let mut rules = vec![lookup(50, TABLE_LOCAL).to(single(ROUTER_ADDRESS))];
     rules.extend(application_range().map(|range| prohibit(200).from(range)));
     rules.push(lookup(300, TABLE_LOCAL));
@@ -173,17 +174,17 @@ pub(super) fn router_rules() -> Vec<Rule> {
 }
 
 /// The kernel's rule that [`router_rules`] replace.
-pub(super) fn replaced_rule() -> Rule {
+pub(crate) fn replaced_rule() -> Rule {
     local_of_the_kernel()
 }
 
 /// What is refused in the application range to those who look into [`TABLE_WIDE`].
-pub(super) fn wide_refusals() -> [Route; 5] {
+pub(crate) fn wide_refusals() -> [Route; 5] {
     application_range().map(|range| Route::prohibit(range).table(TABLE_WIDE))
 }
 
 /// The rules that follow from what is exposed, attached and allowed.
-pub(super) fn changing_rules(
+pub(crate) fn changing_rules(
     node: NodeAddr,
     exposed: &BTreeSet<Plane>,
     wide: &BTreeSet<Ipv4Addr>,
@@ -208,12 +209,12 @@ pub(super) fn changing_rules(
 }
 
 /// Whether a rule is one of [`changing_rules`], of whatever time.
-pub(super) const fn is_changing(rule: &Rule) -> bool {
+pub(crate) const fn is_changing(rule: &Rule) -> bool {
     matches!(rule.priority, HIDDEN | WITHIN) || (rule.priority >= WIDE && rule.priority <= WIDE + 2)
 }
 
 /// The addresses that belong to a node whatever runs on it.
-pub(super) fn own_addresses(node: NodeAddr) -> impl Iterator<Item = Ipv4Addr> {
+pub(crate) fn own_addresses(node: NodeAddr) -> impl Iterator<Item = Ipv4Addr> {
     let plugins = (241..=252).filter_map(PluginBlock::new).map(Plane::Plugin);
     [Plane::Overlay, Plane::Docker, Plane::Discovery]
         .into_iter()
@@ -222,39 +223,55 @@ pub(super) fn own_addresses(node: NodeAddr) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// What is sent to a peer, and what it may send from.
-pub(super) fn addresses_of_peer(node: NodeAddr, holds: &[AppAddr]) -> BTreeSet<Ipv4Addr> {
+pub(crate) fn addresses_of_peer(node: NodeAddr, holds: &[AppAddr]) -> BTreeSet<Ipv4Addr> {
     own_addresses(node)
         .chain(holds.iter().map(|addr| addr.ip()))
         .collect()
 }
 
-/// The way to an address of another node. The source is for the router's own packets, refusals above all.
-pub(super) fn by_tunnel(node: NodeAddr, ip: Ipv4Addr) -> Route {
-    Route::new(single(ip))
-        .link(TUNNEL_LINK)
-        .source(node.docker())
-        .metric(100)
+/// What tells routes to peers from others.
+const PEER_METRIC: u32 = 100;
+
+/// The way to an address of another node. The source is for the router's own packets, refusals above all. On an Ethernet
+/// the other router answers for its host, and takes what is meant for everything else behind it: so an address that moves
+/// moves with its route, and no router remembers for a while where it was.
+pub(crate) fn to_peer(uplink: &Uplink, me: NodeAddr, peer: NodeAddr, ip: Ipv4Addr) -> Route {
+    let route = Route::new(single(ip))
+        .link(&uplink.link)
+        .source(me.docker())
+        .metric(PEER_METRIC);
+    match uplink.way {
+        Way::Ethernet if ip != peer.overlay() => route.via(peer.overlay()).onlink(),
+        _ => route,
+    }
+}
+
+/// Whether a route is one of [`to_peer`], of whatever peer.
+pub(crate) fn is_to_peer(uplink: &Uplink, route: &Route) -> bool {
+    route.link.as_deref() == Some(&uplink.link)
+        && route.table == TABLE_MAIN
+        && route.metric == PEER_METRIC
 }
 
 /// The way to the host.
-pub(super) fn to_host(node: NodeAddr) -> Route {
+pub(crate) fn to_host(node: NodeAddr) -> Route {
     Route::new(single(node.overlay()))
         .link(ROUTER_LINK)
         .source(node.docker())
 }
 
 /// The way to a container.
-pub(super) fn to_container(link: &str, ip: Ipv4Addr) -> Route {
+pub(crate) fn to_container(link: &str, ip: Ipv4Addr) -> Route {
     Route::new(single(ip)).link(link).source(ROUTER_ADDRESS)
 }
 
 /// The same way in [`TABLE_WIDE`].
-pub(super) const fn wide(route: Route) -> Route {
+pub(crate) const fn wide(route: Route) -> Route {
     route.table(TABLE_WIDE)
 }
 
 /// The largest user id of this user namespace, from the text of its `uid_map`; `None` where root is the only user.
-pub(super) fn last_user(uid_map: &str) -> Option<u32> {
+pub(crate) fn last_user(uid_map: &str) -> Option<u32> {
     uid_map
         .lines()
         .filter_map(|line| {
@@ -268,7 +285,7 @@ pub(super) fn last_user(uid_map: &str) -> Option<u32> {
 }
 
 /// Differences that bring one set of rules or routes to another: what goes, and what comes.
-pub(super) fn difference<T: Clone + PartialEq>(now: &[T], wanted: &[T]) -> (Vec<T>, Vec<T>) {
+pub(crate) fn difference<T: Clone + PartialEq>(now: &[T], wanted: &[T]) -> (Vec<T>, Vec<T>) {
     let without = |all: &[T], other: &[T]| {
         all.iter()
             .filter(|item| !other.contains(item))
@@ -279,7 +296,7 @@ pub(super) fn difference<T: Clone + PartialEq>(now: &[T], wanted: &[T]) -> (Vec<
 }
 
 /// Networks with the containers that are in them here.
-pub(super) fn networks<'a>(attached: impl IntoIterator<Item = &'a AppAddr>) -> BTreeSet<AppNet> {
+pub(crate) fn networks<'a>(attached: impl IntoIterator<Item = &'a AppAddr>) -> BTreeSet<AppNet> {
     attached.into_iter().filter_map(|addr| addr.net()).collect()
 }
 
@@ -321,6 +338,22 @@ mod tests {
             "10.1.0.5",
         ] {
             assert!(addresses.contains(&ip.parse::<Ipv4Addr>().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn on_an_ethernet_the_other_router_is_the_next_hop_of_all_but_its_host() {
+        let (me, peer): (NodeAddr, NodeAddr) = ("0.1".parse().unwrap(), "0.2".parse().unwrap());
+        let held: Ipv4Addr = "10.1.0.5".parse().unwrap();
+        for (uplink, hop) in [
+            (Uplink::tunnel("wg0"), None),
+            (Uplink::ethernet("weave0"), Some(peer.overlay())),
+        ] {
+            for (ip, hop) in [(held, hop), (peer.docker(), hop), (peer.overlay(), None)] {
+                let route = to_peer(&uplink, me, peer, ip);
+                assert_eq!((route.via, route.onlink), (hop, hop.is_some()), "{ip}");
+                assert!(is_to_peer(&uplink, &route) && !is_to_peer(&uplink, &wide(route)));
+            }
         }
     }
 

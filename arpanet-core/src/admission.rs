@@ -2,7 +2,7 @@
 //!
 //! The same for every stack. `arpanet-join` does it over TCP on the underlay; the simulated world does it in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -183,6 +183,8 @@ impl Seed {
 pub struct Holdings {
     /// Addresses that are held before a container has them, with the age of each claim.
     pub reserved: BTreeMap<AppAddr, u64>,
+    /// Addresses of this host's containers, also of those that ended and may start again.
+    pub kept: BTreeSet<AppAddr>,
     /// Ranges that are this node's, and those that it gave away, by network.
     pub ranges: BTreeMap<AppNet, Vec<Deed>>,
 }

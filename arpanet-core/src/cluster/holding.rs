@@ -33,7 +33,9 @@ impl Node {
                 },
             )
         };
-        self.release(applied, &wanted, outcome).await;
+        if self.runtime.is_none() || self.view().containers_known {
+            self.release(applied, &wanted, outcome).await;
+        }
         self.hold_reserved(applied, outcome).await;
         for container in &wanted {
             if let Err(error) = self.hold(applied, container).await {

@@ -89,6 +89,8 @@ struct Node {
     seed: u64,
     /// Counts rounds: after each, what came of others is known here.
     rounds: watch::Sender<u64>,
+    /// Whether the first list of containers was taken over.
+    listed: watch::Sender<bool>,
     events: broadcast::Sender<ClusterEvent>,
 }
 
@@ -323,6 +325,7 @@ impl ClusterBuilder {
                     .seed
                     .unwrap_or_else(|| u64::from(u16::from_be_bytes([a, b]))),
                 rounds: watch::Sender::default(),
+                listed: watch::Sender::default(),
                 events: broadcast::Sender::new(256),
             }),
         })

@@ -51,6 +51,15 @@ impl View {
         (!own).then(|| winner.clone())
     }
 
+    /// Notes which addresses containers of this host have, for a process that comes up while the runtime does not answer.
+    pub(super) fn note_kept(&mut self) {
+        if self.containers_known {
+            let kept = self.containers.values();
+            let kept = kept.flat_map(|container| super::given::addresses(&container.spec));
+            self.holdings.kept = kept.map(|(addr, _)| addr).collect();
+        }
+    }
+
     /// Addresses that must not be picked: claimed by anybody, reserved, or kept for a container that ended here.
     pub(super) fn taken(&self) -> BTreeSet<Ipv4Addr> {
         let mut taken = self.records.taken();
@@ -59,6 +68,9 @@ impl View {
         for container in self.containers.values() {
             let kept = super::given::addresses(&container.spec);
             taken.extend(kept.into_iter().map(|(addr, _)| addr.ip()));
+        }
+        if !self.containers_known {
+            taken.extend(self.holdings.kept.iter().map(|addr| addr.ip()));
         }
         taken
     }
@@ -174,14 +186,15 @@ impl Cluster {
 
 impl View {
     fn place_reserved(&mut self, me: NodeAddr, request: &NetRequest) -> Result<AppAddr> {
-        // A container that is there already, and had it before this node's process came up.
+        // A container that is there already, and had it before this node's process came up; as far as the runtime has said.
         if let NetRequest::Addr(addr) = request
             && let Some(holder) = self.records.holder(addr.ip())
             && holder.node == me
-            && self
-                .containers
-                .get(&holder.container)
-                .is_some_and(|container| Cluster::addresses(container).contains(addr))
+            && (!self.containers_known
+                || self
+                    .containers
+                    .get(&holder.container)
+                    .is_some_and(|container| Cluster::addresses(container).contains(addr)))
         {
             return Ok(*addr);
         }
@@ -221,7 +234,7 @@ impl View {
 }
 
 impl Node {
-    async fn keep_holdings(&self) -> Result<()> {
+    pub(super) async fn keep_holdings(&self) -> Result<()> {
         let holdings = self.view().holdings.clone();
         // A node that comes up keeps it the next time; until then its maker holds it again.
         self.save_holdings(&holdings).await.map(|_| ())

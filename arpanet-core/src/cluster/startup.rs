@@ -223,6 +223,7 @@ impl Node {
         *self.applied.lock().await = Applied::default();
         *self.view() = View::default();
         self.connected.send_replace(Default::default());
+        self.listed.send_replace(false);
     }
 
     /// Keeps the membership with this roster; `false` while the node comes up or goes down.
@@ -450,6 +451,8 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
                 .await
                 .at(&format!("start {}", facility.name()))?;
         }
+        // Not before all that an engine may need to come up is served.
+        node.wait_for_containers().await;
         node.discovery
             .register(Instance::new(
                 format!("{}:arpanet2", node.me).parse()?,

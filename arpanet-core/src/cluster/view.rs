@@ -20,6 +20,11 @@ pub(super) struct View {
     pub(super) members: BTreeMap<NodeAddr, Member>,
     pub(super) records: Records,
     pub(super) containers: BTreeMap<ContainerName, Container>,
+    /// Whether the runtime has said once which containers there are. Until then, what an earlier process attached and claimed
+    /// for them stands: an engine that is away may have left them running.
+    pub(super) containers_known: bool,
+    /// Whether the runtime can't say so at the moment.
+    containers_stale: bool,
     /// What is kept with the membership.
     pub(super) holdings: Holdings,
     pub(super) roster: Roster,
@@ -46,7 +51,17 @@ fn follow<K: Ord, V>(map: &mut BTreeMap<K, V>, change: Change<K, V>) {
 
 impl View {
     pub(super) fn follow_containers(&mut self, change: Change<ContainerName, Container>) {
+        match &change {
+            Change::Stale => self.containers_stale = true,
+            Change::Fresh => self.containers_stale = false,
+            _ => {}
+        }
         follow(&mut self.containers, change);
+    }
+
+    /// After all that the runtime has said was followed.
+    pub(super) fn know_containers(&mut self) {
+        self.containers_known |= !self.containers_stale;
     }
 
     pub(super) fn follow_members(&mut self, change: Change<NodeAddr, Member>) {

@@ -4,24 +4,60 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
 
 use super::{ClusterEvent, Node};
 use crate::discovery::{Member, Record, RecordKey};
-use crate::runtime::Container;
+use crate::runtime::{Container, Runtime};
 use crate::watch::{Change, Watch};
 use crate::{ContainerName, Error, NodeAddr, Result};
 
 /// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long coming up waits for the first list of containers before it goes on without: an engine that starts may be waiting
+/// for what this node serves. All engines but those answer in milliseconds.
+const PROMPT: Duration = Duration::from_millis(250);
+
+/// How long coming up waits for it in the end.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
+
 /// All that a node follows.
 struct Sources {
     members: Watch<NodeAddr, Member>,
     records: Option<Watch<(NodeAddr, RecordKey), Record>>,
-    containers: Option<Watch<ContainerName, Container>>,
+    containers: Containers,
     kick: Arc<Notify>,
+}
+
+type List = Watch<ContainerName, Container>;
+
+/// The containers of this host.
+enum Containers {
+    None,
+    /// The runtime has not yet said which there are.
+    Coming(BoxFuture<'static, Result<List>>),
+    There(List),
+}
+
+impl Containers {
+    fn coming(runtime: &Arc<dyn Runtime>) -> Self {
+        let runtime = Arc::clone(runtime);
+        Self::Coming(Box::pin(async move { runtime.watch().await }))
+    }
+
+    /// Until there is news of them.
+    async fn ready(&mut self) -> Result<()> {
+        match self {
+            Self::None => std::future::pending().await,
+            Self::There(list) => list.ready().await,
+            Self::Coming(coming) => *self = Self::There(coming.await?),
+        }
+        Ok(())
+    }
 }
 
 /// Waits for news of a source that may not be there: then for ever.
@@ -47,13 +83,18 @@ fn drain<K: Ord + Clone, V: Clone>(
 }
 
 impl Sources {
-    async fn news(&self) {
+    async fn news(&mut self) -> Result<()> {
         tokio::select! {
-            () = self.members.ready() => {}
-            () = ready(self.records.as_ref()) => {}
-            () = ready(self.containers.as_ref()) => {}
-            () = self.kick.notified() => {}
+            () = self.members.ready() => Ok(()),
+            () = ready(self.records.as_ref()) => Ok(()),
+            list = self.containers.ready() => list,
+            () = self.kick.notified() => Ok(()),
         }
+    }
+
+    /// Whether nothing is still to come that it begins with.
+    const fn are_whole(&self) -> bool {
+        !matches!(self.containers, Containers::Coming(_))
     }
 
     /// Takes over everything that is there, so that it goes into one reconciliation; `false` when a source is closed.
@@ -63,15 +104,26 @@ impl Sources {
             .records
             .as_mut()
             .is_none_or(|records| drain(records, |change| view.records.follow(change)));
-        let containers = self
-            .containers
-            .as_mut()
-            .is_none_or(|containers| drain(containers, |change| view.follow_containers(change)));
+        let containers = match &mut self.containers {
+            Containers::There(list) => {
+                let open = drain(list, |change| view.follow_containers(change));
+                view.know_containers();
+                open
+            }
+            _ => true,
+        };
         drain(&mut self.members, |change| view.follow_members(change)) && records && containers
     }
 }
 
 impl Node {
+    /// Waits until the containers of this host were taken over, or the runtime has given up to say which there are.
+    pub(super) async fn wait_for_containers(&self) {
+        // No node is kept from coming up by it.
+        let mut listed = self.listed.subscribe();
+        let _ = timeout(LIST_LIMIT, listed.wait_for(|listed| *listed)).await;
+    }
+
     /// Starts to follow the layers. The first reconciliation is done when this returns.
     pub(super) async fn spawn_reconcile(self: &Arc<Self>) -> Result<AbortHandle> {
         let mut sources = Sources {
@@ -80,18 +132,25 @@ impl Node {
                 true => Some(self.discovery.watch_records("").await?),
                 false => None,
             },
-            containers: match &self.runtime {
-                Some(runtime) => Some(runtime.watch().await?),
-                None => None,
-            },
+            containers: self
+                .runtime
+                .as_ref()
+                .map_or(Containers::None, Containers::coming),
             kick: Arc::clone(&self.kick),
         };
+        if self.runtime.is_some() {
+            // Running out of time is fine: it comes later then.
+            timeout(PROMPT, sources.containers.ready())
+                .await
+                .unwrap_or(Ok(()))?;
+        }
         sources.drain(self);
         self.view().adopt_reservations(self.me);
         // Ends with the task, or with this call.
         let checking = self.spawn_checking();
         let mut told = BTreeSet::new();
         let trouble = self.round(&mut told).await;
+        self.listed.send_replace(sources.are_whole());
         let node = Arc::downgrade(self);
         let task = async move {
             run(node, sources, told, trouble).await;
@@ -104,7 +163,9 @@ impl Node {
     /// soon: what does not help by itself waits until something changes.
     async fn round(&self, told: &mut BTreeSet<String>) -> bool {
         let (unsettled, waiting) = self.settle().await;
-        let outcome = self.reconcile().await;
+        let mut outcome = self.reconcile().await;
+        self.view().note_kept();
+        outcome.rest.extend(self.keep_holdings().await.err());
         let of = |(name, error): (&ContainerName, &Error)| match error.hint() {
             None => format!("the container {name}: {error}"),
             Some(hint) => format!("the container {name}: {error} ({hint})"),
@@ -143,16 +204,29 @@ async fn run(
     mut trouble: bool,
 ) {
     loop {
-        if trouble {
+        let news = if trouble {
             // Running out of time is the point: it is tried again then.
-            let _ = tokio::time::timeout(RETRY, sources.news()).await;
+            timeout(RETRY, sources.news()).await.unwrap_or(Ok(()))
         } else {
-            sources.news().await;
-        }
+            sources.news().await
+        };
         let Some(node) = node.upgrade() else { return };
+        if let Err(error) = news {
+            let what = format!("the containers of this host can't be followed: {error}");
+            node.emit(ClusterEvent::Trouble { what });
+            let later = node.runtime.as_ref().map(Arc::clone);
+            sources.containers = later.map_or(Containers::None, |runtime| {
+                Containers::Coming(Box::pin(async move {
+                    sleep(RETRY).await;
+                    runtime.watch().await
+                }))
+            });
+        }
         if !sources.drain(&node) {
             return;
         }
         trouble = node.round(&mut told).await;
+        node.listed
+            .send_if_modified(|listed| !std::mem::replace(listed, *listed || sources.are_whole()));
     }
 }

@@ -23,3 +23,7 @@ deny:
 
 demo:
     cargo run --release --bin arpanet2 -- demo
+
+# Five minutes of containers, agents and engines coming and going at random; all has to agree then. Root, docker.
+churn SEED="1":
+    ARPANET_LIVE=root,docker ARPANET_CHURN={{SEED}} cargo test -p arpanet-cli --test lab two_hundred -- --ignored --nocapture

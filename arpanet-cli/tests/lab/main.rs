@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod checks;
+mod churn;
 mod cluster;
 mod commands;
 mod demo;

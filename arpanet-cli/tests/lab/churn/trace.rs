@@ -1,0 +1,83 @@
+//! What a host has besides containers, to compare before and after.
+
+use std::collections::BTreeSet;
+
+use arpanet_netlink::HostSnapshot;
+
+use crate::site::Site;
+
+/// What is looked at by commands: each line is one thing. Docker's bridge to the world of networks without a gateway is
+/// docker's own, stays when the last of them goes, and is left out.
+const LOOKS: [(&str, &str); 6] = [
+    (
+        "file",
+        "find /etc /run /var/lib/arpanet2 -xdev -not -path '/run/docker*' -not -path '/run/containerd*' -not -path '/run/xtables.lock'",
+    ),
+    (
+        "mount",
+        "cut -d ' ' -f 5- /proc/self/mountinfo | grep -v docker",
+    ),
+    (
+        "process",
+        "ps -e -o args= | grep arpanet2 | grep -v -e ' holder ' -e grep",
+    ),
+    (
+        "firewall",
+        "iptables-save | grep -v -e '^#' -e '^:' -e docker_gwbridge",
+    ),
+    (
+        "docker network",
+        "/usr/bin/docker network ls --format '{{.Name}} {{.Driver}}' | grep -v docker_gwbridge",
+    ),
+    ("container", "/usr/bin/docker ps -a --format '{{.Names}}'"),
+];
+const GATEWAY_BRIDGE: &str = "docker_gwbridge";
+
+/// Docker's own: its bridge, and what an engine that was killed left there of a container it was just starting.
+fn is_dockers(link: &str) -> bool {
+    link == GATEWAY_BRIDGE || link.starts_with("veth")
+}
+
+#[derive(Debug)]
+pub(super) struct Trace {
+    net: HostSnapshot,
+    lines: BTreeSet<String>,
+}
+
+impl Trace {
+    pub(super) async fn of(site: &Site, host: &str) -> Self {
+        let namespace = site.lab.namespace(host).unwrap();
+        let mut net = namespace.handle().unwrap().snapshot().await.unwrap();
+        net.links.retain(|link| !is_dockers(&link.name));
+        // A bridge has an address of its own making once it had a container.
+        net.addresses.retain(|at| {
+            let is_made_up = at.link == "docker0" && at.address.addr().is_ipv6();
+            !is_made_up && !is_dockers(&at.link)
+        });
+        net.routes
+            .retain(|route| !format!("{route}").contains(GATEWAY_BRIDGE));
+        let mut lines = BTreeSet::new();
+        for (what, script) in LOOKS {
+            let seen = site.command(host, &["sh", "-c", script]);
+            lines.extend(seen.out.lines().map(|line| format!("{what} {line}")));
+        }
+        Self { net, lines }
+    }
+
+    /// What the other one has more (`+`) and less (`-`), a line each.
+    pub(super) fn difference(&self, other: &Self) -> Vec<String> {
+        let mut all = self.net.difference(&other.net);
+        all.extend(
+            self.lines
+                .difference(&other.lines)
+                .map(|line| format!("- {line}")),
+        );
+        all.extend(
+            other
+                .lines
+                .difference(&self.lines)
+                .map(|line| format!("+ {line}")),
+        );
+        all
+    }
+}

@@ -1,0 +1,357 @@
+//! The endpoints of consul's HTTP API that are needed, typed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use arpanet_core::{ErrorKind, Result};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::{Consistency, ConsulConfig};
+use crate::error::own;
+use crate::feed::Age;
+use crate::transport::{Request, Response, Transport};
+use crate::wire::{
+    AgentSelf, CheckUpdate, NewCheck, NewService, NewSession, Pair, SerfMember, Service,
+    ServiceEntry, Session, Status,
+};
+
+/// How a read is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) mode: Consistency,
+    /// The index to wait beyond, and for how long.
+    pub(crate) block: Option<(u64, Duration)>,
+}
+
+impl Reading {
+    /// What is there now.
+    pub(crate) const fn now(mode: Consistency) -> Self {
+        Self { mode, block: None }
+    }
+
+    /// What is there once it is beyond the index, or after the wait.
+    pub(crate) const fn beyond(mode: Consistency, index: u64, wait: Duration) -> Self {
+        Self {
+            mode,
+            block: Some((index, wait)),
+        }
+    }
+
+    fn ask(self, path: impl Into<String>) -> Request {
+        let request = match self.mode {
+            Consistency::Default => Request::get(path),
+            Consistency::Consistent => Request::get(path).with("consistent", ""),
+            Consistency::Stale => Request::get(path).with("stale", ""),
+        };
+        match self.block {
+            None | Some((0, _)) => request,
+            Some((index, wait)) => Request {
+                // Consul adds up to a sixteenth, so that not all come back at once.
+                wait: wait + wait / 16,
+                ..request
+            }
+            .with("index", index.to_string())
+            .with("wait", format!("{}ms", wait.as_millis())),
+        }
+    }
+}
+
+/// What was read, and of when it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) index: u64,
+    /// Whether whoever answered knew of a leader.
+    pub(crate) has_leader: bool,
+}
+
+impl<T> Answer<T> {
+    pub(crate) const fn age(&self) -> Age {
+        Age {
+            index: self.index,
+            is_anew: false,
+        }
+    }
+
+    fn of(response: &Response, value: T) -> Self {
+        Self {
+            value,
+            index: response.index(),
+            has_leader: response.has_leader(),
+        }
+    }
+}
+
+/// An agent.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) transport: Transport,
+}
+
+/// One part of a path, with everything encoded that means something there.
+pub(crate) fn part(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// A path of parts divided by `/`.
+fn parts(text: &str) -> String {
+    text.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+fn json(body: &impl Serialize) -> Result<Bytes> {
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|cause| own(ErrorKind::Internal, "a request can't be written").with_source(cause))
+}
+
+impl Client {
+    pub(crate) fn new(config: &ConsulConfig) -> Result<Self> {
+        Ok(Self {
+            transport: Transport::new(config)?,
+        })
+    }
+
+    /// A blocking query is made again by who follows it.
+    async fn send(&self, request: Request) -> Result<Response> {
+        if request.wait.is_zero() {
+            self.transport.send_again(request).await
+        } else {
+            self.transport.send(request).await
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<Answer<T>> {
+        let response = self.transport.there(self.send(request).await?)?;
+        Ok(Answer::of(&response, self.transport.read(&response)?))
+    }
+
+    /// What may not be there, and then is told without a word.
+    async fn read_or_none<T: DeserializeOwned>(
+        &self,
+        request: Request,
+    ) -> Result<Answer<Option<T>>> {
+        let response = self.send(request).await?;
+        let value = if response.is_missing() {
+            None
+        } else {
+            Some(self.transport.read(&response)?)
+        };
+        Ok(Answer::of(&response, value))
+    }
+
+    async fn put(&self, path: String, body: Bytes) -> Result<()> {
+        let request = Request::put(path).body(body);
+        self.transport.done(request).await.map(drop)
+    }
+
+    // === the local agent ===
+
+    pub(crate) async fn agent_self(&self) -> Result<AgentSelf> {
+        self.transport.json(Request::get("/v1/agent/self")).await
+    }
+
+    /// Whether the agent knows of a leader. On a server that is its own view, and takes no time.
+    pub(crate) async fn has_leader(&self) -> Result<bool> {
+        let leader: String = self
+            .transport
+            .json(Request::get("/v1/status/leader"))
+            .await?;
+        Ok(!leader.is_empty())
+    }
+
+    pub(crate) async fn serf_members(&self) -> Result<Vec<SerfMember>> {
+        self.transport.json(Request::get("/v1/agent/members")).await
+    }
+
+    pub(crate) async fn local_services(&self) -> Result<BTreeMap<String, Service>> {
+        self.transport
+            .json(Request::get("/v1/agent/services"))
+            .await
+    }
+
+    /// `NotFound` for one that is not there.
+    pub(crate) async fn local_service(&self, id: &str) -> Result<Service> {
+        let path = format!("/v1/agent/service/{}", part(id));
+        self.transport.json(Request::get(path)).await
+    }
+
+    pub(crate) async fn register_service(&self, service: &NewService) -> Result<()> {
+        // Checks that it had before and has no more must go.
+        let request = Request::put("/v1/agent/service/register")
+            .with("replace-existing-checks", "true")
+            .body(json(service)?);
+        self.transport.done(request).await.map(drop)
+    }
+
+    /// Nothing is done for one that is not there.
+    pub(crate) async fn deregister_service(&self, id: &str) -> Result<()> {
+        let path = format!("/v1/agent/service/deregister/{}", part(id));
+        missing_is_done(self.put(path, Bytes::new()).await)
+    }
+
+    pub(crate) async fn register_check(&self, check: &NewCheck) -> Result<()> {
+        self.put("/v1/agent/check/register".to_owned(), json(check)?)
+            .await
+    }
+
+    /// Nothing is done for one that is not there.
+    pub(crate) async fn deregister_check(&self, id: &str) -> Result<()> {
+        let path = format!("/v1/agent/check/deregister/{}", part(id));
+        missing_is_done(self.put(path, Bytes::new()).await)
+    }
+
+    /// `NotFound` for a check that is not there, or is none that is reported.
+    pub(crate) async fn update_check(&self, id: &str, status: Status) -> Result<()> {
+        let path = format!("/v1/agent/check/update/{}", part(id));
+        self.put(path, json(&CheckUpdate { status })?).await
+    }
+
+    /// Takes a dead node out of serf, for good.
+    pub(crate) async fn force_leave(&self, node: &str) -> Result<()> {
+        let path = format!("/v1/agent/force-leave/{}", part(node));
+        let request = Request::put(path).with("prune", "");
+        missing_is_done(self.transport.done(request).await.map(drop))
+    }
+
+    // === the catalogue ===
+
+    pub(crate) async fn health_service(
+        &self,
+        name: &str,
+        reading: Reading,
+    ) -> Result<Answer<Vec<ServiceEntry>>> {
+        self.read(reading.ask(format!("/v1/health/service/{}", part(name))))
+            .await
+    }
+
+    /// The names of all services, with their tags.
+    pub(crate) async fn service_names(
+        &self,
+        reading: Reading,
+    ) -> Result<Answer<BTreeMap<String, Vec<String>>>> {
+        self.read(reading.ask("/v1/catalog/services")).await
+    }
+
+    /// Takes a node and all that it had out of the catalogue.
+    pub(crate) async fn deregister_node(&self, node: &str) -> Result<()> {
+        let body = json(&serde_json::json!({ "Node": node }))?;
+        self.put("/v1/catalog/deregister".to_owned(), body).await
+    }
+
+    // === key-value ===
+
+    pub(crate) async fn pair(&self, key: &str, reading: Reading) -> Result<Answer<Option<Pair>>> {
+        let request = reading.ask(format!("/v1/kv/{}", parts(key)));
+        let answer = self.read_or_none::<Vec<Pair>>(request).await?;
+        Ok(Answer {
+            value: answer.value.and_then(|pairs| pairs.into_iter().next()),
+            index: answer.index,
+            has_leader: answer.has_leader,
+        })
+    }
+
+    pub(crate) async fn pairs(&self, prefix: &str, reading: Reading) -> Result<Answer<Vec<Pair>>> {
+        let request = reading
+            .ask(format!("/v1/kv/{}", parts(prefix)))
+            .with("recurse", "");
+        let answer = self.read_or_none(request).await?;
+        Ok(Answer {
+            value: answer.value.unwrap_or_default(),
+            index: answer.index,
+            has_leader: answer.has_leader,
+        })
+    }
+
+    pub(crate) async fn keys(&self, prefix: &str, reading: Reading) -> Result<Vec<String>> {
+        let request = reading
+            .ask(format!("/v1/kv/{}", parts(prefix)))
+            .with("keys", "");
+        let answer = self.read_or_none(request).await?;
+        Ok(answer.value.unwrap_or_default())
+    }
+
+    /// Stores a value by its own request, which may be longer than one in a transaction. Whether it was stored.
+    pub(crate) async fn put_pair(
+        &self,
+        key: &str,
+        flags: u64,
+        cas: Option<u64>,
+        value: Bytes,
+    ) -> Result<bool> {
+        let mut request = Request::put(format!("/v1/kv/{}", parts(key)))
+            .with("flags", flags.to_string())
+            .body(value);
+        if let Some(index) = cas {
+            request = request.with("cas", index.to_string());
+        }
+        self.transport.json(request).await
+    }
+
+    pub(crate) async fn delete_pair(&self, key: &str) -> Result<()> {
+        let request = Request::delete(format!("/v1/kv/{}", parts(key)));
+        self.transport.done(request).await.map(drop)
+    }
+
+    // === sessions ===
+
+    pub(crate) async fn create_session(&self, session: &NewSession) -> Result<String> {
+        // One that is made twice ends by itself.
+        let request = Request::put("/v1/session/create").body(json(session)?);
+        let response = self.transport.send_again(request).await?;
+        let session: Session = self.transport.read(&response)?;
+        Ok(session.id)
+    }
+
+    /// `NotFound` for one that ended.
+    pub(crate) async fn renew_session(&self, id: &str) -> Result<()> {
+        let request = Request::put(format!("/v1/session/renew/{}", part(id)));
+        let response = self.transport.send_again(request).await?;
+        self.transport.there(response).map(drop)
+    }
+
+    pub(crate) async fn destroy_session(&self, id: &str) -> Result<()> {
+        let request = Request::put(format!("/v1/session/destroy/{}", part(id)));
+        missing_is_done(self.transport.send_again(request).await.map(drop))
+    }
+
+    /// Whether a session is there.
+    pub(crate) async fn has_session(&self, id: &str, reading: Reading) -> Result<Answer<bool>> {
+        let request = reading.ask(format!("/v1/session/info/{}", part(id)));
+        let answer: Answer<Option<Vec<Session>>> = self.read(request).await?;
+        let sessions = answer.value.unwrap_or_default();
+        Ok(Answer {
+            value: !sessions.is_empty(),
+            index: answer.index,
+            has_leader: answer.has_leader,
+        })
+    }
+}
+
+/// Removing what is not there succeeds.
+fn missing_is_done(answer: Result<()>) -> Result<()> {
+    match answer {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        answer => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_encoded_by_part() {
+        assert_eq!(part("0.2:w1?#%/"), "0.2%3Aw1%3F%23%25%2F");
+        assert_eq!(parts("a/b c/"), "a/b%20c/");
+    }
+}

@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod backend;
+mod blocking;
+mod check;
+mod client;
+mod config;
+
+mod error;
+mod feed;
+mod instances;
+mod key_value;
+mod leadership;
+mod members;
+mod pulse;
+mod registry;
+mod running;
+mod translate;
+mod transport;
+mod txn;
+mod wire;
+
+pub use self::backend::ConsulDiscovery;
+pub use self::check::ServiceCheck;
+pub use self::config::{Consistency, ConsulConfig, TlsConfig, Token};
+pub use self::key_value::ConsulKeyValue;

@@ -188,7 +188,7 @@ fn spawn_tasks(running: &Running, heartbeat: Duration, inherit: Duration, left: 
 
 /// Instances of entries; without a leader those of nodes that this node's agent does not reach count as out of reach.
 async fn shown(source: &Source, answer: Answer<Vec<ServiceEntry>>) -> Result<Vec<Instance>> {
-    let serf = if answer.has_leader {
+    let serf = if answer.has_leader || !source.client.node_health {
         None
     } else {
         Some(source.client.serf_members().await?)

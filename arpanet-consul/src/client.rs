@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::config::{Consistency, ConsulConfig};
 use crate::error::own;
 use crate::feed::Age;
+use crate::translate::is_serf;
 use crate::transport::{Request, Response, Transport};
 use crate::wire::{
     AgentSelf, CheckUpdate, NewCheck, NewService, NewSession, Pair, SerfMember, Service,
@@ -88,6 +89,8 @@ impl<T> Answer<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) transport: Transport,
+    /// Whether consul's own membership has a say in what is healthy.
+    pub(crate) node_health: bool,
 }
 
 /// One part of a path, with everything encoded that means something there.
@@ -118,6 +121,7 @@ impl Client {
     pub(crate) fn new(config: &ConsulConfig) -> Result<Self> {
         Ok(Self {
             transport: Transport::new(config)?,
+            node_health: config.node_health,
         })
     }
 
@@ -230,8 +234,14 @@ impl Client {
         name: &str,
         reading: Reading,
     ) -> Result<Answer<Vec<ServiceEntry>>> {
-        self.read(reading.ask(format!("/v1/health/service/{}", part(name))))
-            .await
+        let request = reading.ask(format!("/v1/health/service/{}", part(name)));
+        let mut answer: Answer<Vec<ServiceEntry>> = self.read(request).await?;
+        if !self.node_health {
+            for entry in &mut answer.value {
+                entry.checks.retain(|check| !is_serf(check));
+            }
+        }
+        Ok(answer)
     }
 
     /// The names of all services, with their tags.

@@ -123,6 +123,9 @@ pub struct ConsulConfig {
     /// How fresh lookups, services, members and watches are. With `default`, reads are answered as with `stale` while
     /// there is no leader; with `consistent` they fail then.
     pub consistency: Consistency,
+    /// Whether consul's own membership (its check `serfHealth`) suspends the instances of a node, and makes a member one that
+    /// is down. Off where another backend says who lives: consul may take a minute to take a node back that was cut off.
+    pub node_health: bool,
     /// How fresh reads of the key-value store are. `stale` would break its contract and is refused.
     pub kv_consistency: Consistency,
     /// How long an answer may take. More than consul's own `rpc_hold_timeout` (7 s), in which it waits for a new leader.
@@ -151,6 +154,7 @@ impl Default for ConsulConfig {
             token: None,
             tls: TlsConfig::default(),
             consistency: Consistency::Default,
+            node_health: true,
             kv_consistency: Consistency::Consistent,
             request_ms: 10_000,
             wait_ms: 60_000,
@@ -196,6 +200,13 @@ impl ConsulConfig {
     #[must_use]
     pub const fn consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
+        self
+    }
+
+    /// With or without consul's own membership having a say.
+    #[must_use]
+    pub const fn node_health(mut self, node_health: bool) -> Self {
+        self.node_health = node_health;
         self
     }
 

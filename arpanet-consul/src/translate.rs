@@ -10,7 +10,7 @@ use arpanet_core::roster::Role;
 use arpanet_core::{InstanceId, NodeAddr};
 
 use crate::check::{ServiceCheck, health_check, health_check_id};
-use crate::wire::{NewCheck, NewService, ServiceEntry, Status};
+use crate::wire::{Check, NewCheck, NewService, ServiceEntry, Status};
 
 /// The service by which a node says that it is a member. It is no service of the cluster's.
 pub(crate) const MEMBER: &str = "arpanet-member";
@@ -147,12 +147,16 @@ fn owner(ip: Ipv4Addr) -> Option<NodeAddr> {
     }
 }
 
+/// Whether a check is that of consul's own membership.
+pub(crate) fn is_serf(check: &Check) -> bool {
+    check.service_id.is_empty() && check.id == SERF
+}
+
 /// Whether the node of an entry is out of reach, by consul's membership or by the sign of life.
 pub(crate) fn is_lost(entry: &ServiceEntry) -> bool {
     entry.checks.iter().any(|check| {
-        check.service_id.is_empty()
-            && (check.id == SERF || check.id == HEARTBEAT)
-            && check.status == Status::Critical
+        let is_heartbeat = check.service_id.is_empty() && check.id == HEARTBEAT;
+        (is_serf(check) || is_heartbeat) && check.status == Status::Critical
     })
 }
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arpanet_consul::{ConsulDiscovery, ConsulKeyValue};
-use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
+use arpanet_core::admission::Membership;
 use arpanet_core::conformance::{self, DiscoveryRig, KeyValueRig};
-use arpanet_core::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
+use arpanet_core::roster::{Identity, Role, RosterEntry};
 use arpanet_core::{Discovery, KeyValue};
 use async_trait::async_trait;
 use consuls::Site;
@@ -44,35 +44,6 @@ struct Rig {
     backends: Mutex<Vec<Arc<ConsulDiscovery>>>,
 }
 
-fn entry(number: u8) -> RosterEntry {
-    RosterEntry::new(
-        format!("0.{number}").parse().unwrap(),
-        format!("node{number}").parse().unwrap(),
-        if number == 1 {
-            Role::Boot
-        } else {
-            Role::Server
-        },
-        Identity::from_bytes([number; 32]),
-        number.into(),
-    )
-}
-
-fn memberships() -> Vec<Membership> {
-    let entries: Vec<RosterEntry> = (1..=NODES).map(entry).collect();
-    let roster: Roster = entries.iter().cloned().collect();
-    let of = |entry: RosterEntry| {
-        Membership::new(
-            NodeInfo::new(entry.node, entry.name, entry.role),
-            entry.identity,
-            ClusterId::from_bytes([5; 16]),
-            ClusterKey::new(1, Secret::from_bytes([6; 32])),
-            roster.clone(),
-        )
-    };
-    entries.into_iter().map(of).collect()
-}
-
 impl Rig {
     async fn new() -> Self {
         let site = Site::servers(NODES).await;
@@ -81,7 +52,7 @@ impl Rig {
             .collect();
         Self {
             site,
-            memberships: memberships(),
+            memberships: consuls::memberships(NODES),
             backends: Mutex::new(backends),
         }
     }

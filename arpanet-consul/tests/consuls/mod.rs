@@ -12,6 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arpanet_consul::ConsulConfig;
+use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
+use arpanet_core::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
 use arpanet_netlink::{Namespace, VethEnd};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -47,6 +49,18 @@ macro_rules! require_consul {
     };
 }
 
+/// Awaits a condition.
+pub(crate) async fn until_ok<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Awaits a condition that is asked for without waiting.
 pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + LIMIT;
@@ -65,6 +79,8 @@ pub(crate) struct Consul {
     namespace: Namespace,
     folder: PathBuf,
     config: Value,
+    /// An ACL token for what is asked here.
+    token: String,
     child: Mutex<Option<Child>>,
 }
 
@@ -80,6 +96,18 @@ impl Consul {
     /// A client's config for this agent.
     pub(crate) fn client(&self) -> ConsulConfig {
         ConsulConfig::default().address(format!("unix:{}", self.socket().display()))
+    }
+
+    /// Runs something in the agent's network, with a runtime of its own.
+    pub(crate) fn inside<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(work())
+        };
+        self.namespace.run(run).unwrap()
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -124,7 +152,14 @@ impl Consul {
 
     /// One request to the agent, without the client that is tested. `None` without an answer.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-        ask(&self.socket(), method, path, body)
+        let (status, _, body) = ask(&self.socket(), &self.token, method, path, body)?;
+        Some((status, body))
+    }
+
+    /// The head of an answer.
+    pub(crate) fn head(&self, path: &str) -> Option<(u16, String)> {
+        let (status, head, _) = ask(&self.socket(), &self.token, "GET", path, "")?;
+        Some((status, head))
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
@@ -165,19 +200,58 @@ impl Drop for Consul {
     }
 }
 
-/// HTTP/1.0 over a socket: the other side closes when all is said.
-pub(crate) fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+/// So many nodes' memberships of one cluster: `0.1` is `node1`, and boot.
+pub(crate) fn memberships(nodes: u8) -> Vec<Membership> {
+    let entries: Vec<RosterEntry> = (1..=nodes).map(entry).collect();
+    let roster: Roster = entries.iter().cloned().collect();
+    let of = |entry: RosterEntry| {
+        Membership::new(
+            NodeInfo::new(entry.node, entry.name, entry.role),
+            entry.identity,
+            ClusterId::from_bytes([5; 16]),
+            ClusterKey::new(1, Secret::from_bytes([6; 32])),
+            roster.clone(),
+        )
+    };
+    entries.into_iter().map(of).collect()
+}
+
+fn entry(number: u8) -> RosterEntry {
+    RosterEntry::new(
+        format!("0.{number}").parse().unwrap(),
+        format!("node{number}").parse().unwrap(),
+        if number == 1 {
+            Role::Boot
+        } else {
+            Role::Server
+        },
+        Identity::from_bytes([number; 32]),
+        number.into(),
+    )
+}
+
+/// HTTP/1.0 over a socket: the other side closes when all is said. Status, head and body.
+fn ask(
+    socket: &Path,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Option<(u16, String, String)> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
     let length = body.len();
-    let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nX-Consul-Token: {token}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, head.to_owned(), body.to_owned()))
 }
 
 /// Agents on one switch: first servers, then clients.
@@ -195,6 +269,15 @@ impl Site {
 
     /// Servers and clients with this in their configuration, as one cluster with a leader.
     pub(crate) async fn with(servers: u8, clients: u8, config: Value) -> Self {
+        Self::make(servers, clients, config, "").await
+    }
+
+    /// Servers that want an ACL token.
+    pub(crate) async fn with_token(servers: u8, config: Value, token: &str) -> Self {
+        Self::make(servers, 0, config, token).await
+    }
+
+    async fn make(servers: u8, clients: u8, config: Value, token: &str) -> Self {
         let folder = TempDir::with_prefix("arpanet-consul-").unwrap();
         let switch = Namespace::create().unwrap();
         let netlink = switch.handle().unwrap();
@@ -245,6 +328,7 @@ impl Site {
                 namespace,
                 folder,
                 config: all,
+                token: token.to_owned(),
                 child: Mutex::new(None),
             });
         }

@@ -16,6 +16,8 @@ mod members;
 mod pulse;
 mod registry;
 mod running;
+mod tls;
+mod told;
 mod translate;
 mod transport;
 mod txn;

@@ -12,9 +12,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::{Answer, Client, Reading};
 use crate::config::Consistency;
-use crate::instances::{self, Following, Told};
+use crate::instances::{self, Following};
 use crate::leadership::Leadership;
 use crate::registry::Registry;
+use crate::told::{self, Told};
 use crate::wire::ServiceEntry;
 
 /// Where the catalogue is read.
@@ -84,7 +85,7 @@ impl Source {
 #[derive(Debug)]
 struct Shared {
     of_all: bool,
-    told: Weak<instances::Inner>,
+    told: Weak<told::Inner>,
     guard: Weak<DropGuard>,
 }
 

@@ -1,6 +1,6 @@
 //! One request and its answer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::blocking::pause;
 use crate::client::part;
-use crate::config::{ConsulConfig, TlsConfig, ms};
+use crate::config::{ConsulConfig, ms};
 use crate::error::{Failure, answered, own, unanswered, unreadable};
+use crate::tls;
 
 /// How long a server may take that knows a leader.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -166,7 +165,10 @@ impl Transport {
                     .unwrap_or_else(|| host.clone());
                 let name =
                     ServerName::try_from(name).map_err(|cause| bad_address().with_source(cause))?;
-                (Route::Tls(host, port, tls(&config.tls)?, name), at)
+                (
+                    Route::Tls(host, port, tls::connector(&config.tls)?, name),
+                    at,
+                )
             }
             _ => return Err(bad_address()),
         };
@@ -211,18 +213,14 @@ impl Transport {
 
     /// Why there may be no answer: consul holds requests back for a while when it has no leader.
     async fn no_answer(&self) -> Error {
-        let asked = self.send(Request::get("/v1/status/leader"));
+        let asked = self.exchange(Request::get("/v1/status/leader"));
         match tokio::time::timeout(ATTEMPT, asked).await {
-            Ok(Ok(response)) if response.body.trim_ascii() != b"\"\"" => {
-                unanswered(&self.at, Failure::TooLong)
-            }
-            Ok(Ok(_)) => answered(
+            Ok(Ok(response)) if response.body.trim_ascii() == b"\"\"" => answered(
                 &self.at,
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "No cluster leader",
             ),
-            Ok(Err(error)) => error,
-            Err(_) => unanswered(&self.at, Failure::TooLong),
+            _ => unanswered(&self.at, Failure::TooLong),
         }
     }
 
@@ -233,10 +231,11 @@ impl Transport {
         or: Option<StatusCode>,
     ) -> Result<Response> {
         let limit = self.limit + request.wait;
-        let response = tokio::time::timeout(limit, self.exchange(request))
-            .await
-            .unwrap_or(Err(Failure::TooLong))
-            .map_err(|failure| unanswered(&self.at, failure))?;
+        let exchange = tokio::time::timeout(limit, self.exchange(request));
+        let response = match exchange.await {
+            Ok(answer) => answer.map_err(|failure| unanswered(&self.at, failure))?,
+            Err(_) => return Err(self.no_answer().await),
+        };
         let status = response.status;
         let is_answer = status.is_success() || Some(status) == or;
         // A 404 that says what is missing is an error of its own; one without a word is an empty answer.
@@ -365,53 +364,10 @@ fn bad_address(address: &str) -> Error {
     .with_hint("say http://IP:PORT, https://IP:PORT or unix:/PATH")
 }
 
-/// TLS with ring, whichever provider the process has otherwise.
-fn tls(config: &TlsConfig) -> Result<TlsConnector> {
-    let unusable = |file: &Path, cause: rustls::pki_types::pem::Error| {
-        own(
-            ErrorKind::InvalidInput,
-            format!("{} can't be read as PEM", file.display()),
-        )
-        .with_source(cause)
-    };
-    let certificates = |file: &Path| -> Result<Vec<CertificateDer<'static>>> {
-        CertificateDer::pem_file_iter(file)
-            .and_then(Iterator::collect)
-            .map_err(|cause| unusable(file, cause))
-    };
-    let refused = |cause: rustls::Error| {
-        own(ErrorKind::InvalidInput, "the TLS settings can't be used").with_source(cause)
-    };
-    let Some(ca) = &config.ca else {
-        return Err(own(
-            ErrorKind::InvalidInput,
-            "https needs tls.ca: the authority that signed consul's certificate",
-        ));
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
-        roots.add(certificate).map_err(refused)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(refused)?
-        .with_root_certificates(roots);
-    let config = match (&config.certificate, &config.key) {
-        (Some(certificate), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|cause| unusable(key, cause))?;
-            builder
-                .with_client_auth_cert(certificates(certificate)?, key)
-                .map_err(refused)?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TlsConfig;
 
     fn refused(address: &str) -> String {
         let config = ConsulConfig::default().address(address);

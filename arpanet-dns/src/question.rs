@@ -90,11 +90,26 @@ impl Domain {
     }
 }
 
-/// The labels of a name in lower case. Those of ours are all ASCII.
+/// The labels of a name as they are looked for. Those of ours are all ASCII.
 pub(crate) fn lowered(name: &Name) -> Vec<String> {
     name.iter()
-        .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
+        .map(|label| {
+            let mut label = label.to_vec();
+            sought(&mut label);
+            String::from_utf8_lossy(&label).into_owned()
+        })
         .collect()
+}
+
+/// Makes a label what is looked for: in lower case, and with hyphens for underscores. Engines call containers `shop_web_1`,
+/// and no name of the catalogue has an underscore. The first letter stays, since one there says what kind of label it is.
+pub(crate) fn sought(label: &mut [u8]) {
+    label.make_ascii_lowercase();
+    for letter in label.iter_mut().skip(1) {
+        if *letter == b'_' {
+            *letter = b'-';
+        }
+    }
 }
 
 fn strip<'a, 'b>(labels: &'a [&'b str], domain: &[String]) -> Option<&'a [&'b str]> {
@@ -179,6 +194,11 @@ mod tests {
         );
         assert_eq!(asked("consul", "node1.node.consul."), Asked::Node("node1"));
         assert_eq!(asked("consul", "Web"), Asked::Bare("web"));
+        assert_eq!(asked("consul", "shop_web_1"), Asked::Bare("shop-web-1"));
+        assert_eq!(
+            asked("consul", "shop_web_1.service.consul."),
+            service("shop-web-1", None)
+        );
         assert_eq!(
             asked("consul", "0a010005.addr.consul."),
             Asked::Addr([10, 1, 0, 5].into())

@@ -10,7 +10,7 @@ use hickory_proto::serialize::binary::BinEncodable;
 
 use crate::answer::{DATAGRAM, HEADER, PLAIN_DATAGRAM, Zone};
 use crate::index::Index;
-use crate::question::Asked;
+use crate::question::{Asked, sought};
 use crate::upstream::By;
 
 const RESPONSE: u8 = 0x80;
@@ -155,7 +155,7 @@ impl<'a> Question<'a> {
             }
             let into = &mut lower[filled..filled + length];
             into.copy_from_slice(label);
-            into.make_ascii_lowercase();
+            sought(into);
             filled += length;
             ends[count] = filled;
             count += 1;

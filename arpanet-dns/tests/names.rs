@@ -38,6 +38,18 @@ async fn a_service_is_told_in_any_case_with_no_time_to_live() {
 }
 
 #[tokio::test]
+async fn an_underscore_is_a_hyphen_as_engines_name_containers() {
+    let house = House::new().await;
+    house.catalogue.instance("shop-web-1", "10.1.0.5", 80);
+    for name in ["shop_web_1.", "Shop_Web_1.service.consul."] {
+        house.until_ips(name, &["10.1.0.5"]).await;
+        // Both ways to an answer say the same.
+        let srv = house.ask(name, RecordType::SRV).await;
+        assert_eq!(srv.answers.len(), 1, "{name}: {srv}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_and_what_has_no_such_type_are_told_apart() {
     let house = House::new().await;
     house.catalogue.instance("web", "10.1.0.5", 0);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::runtime::{
-    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Runtime,
-    RuntimeCapabilities,
+    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Resolver,
+    Runtime, RuntimeCapabilities,
 };
 use arpanet_core::watch::Watch;
 use arpanet_core::{ContainerName, Error, ErrorKind, Result};
@@ -27,7 +27,7 @@ use crate::spec::{self, Seen};
 use crate::turns::{Turns, whole};
 use crate::view::View;
 use crate::watch::Following;
-use crate::{exec, image, logs};
+use crate::{exec, image, logs, resolver};
 
 /// How long a stop waits where neither the spec nor the container says.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -420,6 +420,15 @@ impl Runtime for DockerRuntime {
         let label = label.to_owned();
         self.change("set a label", name, |inner, name| {
             inner.set_label(name, label, value)
+        })
+        .await
+    }
+
+    /// It is the file that the engine has bound over `/etc/resolv.conf`, which it writes anew at each start. A container in a
+    /// network of the engine's own, other than its default bridge, keeps the engine's resolver.
+    async fn set_resolver(&self, name: &ContainerName, resolver: Option<Resolver>) -> Result<bool> {
+        self.change("set a resolver", name, |inner, name| async move {
+            resolver::set(&inner.view, &name, resolver).await
         })
         .await
     }

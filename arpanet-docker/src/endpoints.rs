@@ -1,9 +1,9 @@
 //! The addresses that a container has by networks of our driver.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arpanet_core::runtime::{ContainerSpec, NetRequest};
+use arpanet_core::runtime::{Container, NetRequest};
 use arpanet_core::{AppAddr, ErrorKind, Result, ServiceName};
 use bollard::models::{
     ContainerInspectResponse, EndpointSettings, EventMessage, EventMessageTypeEnum,
@@ -17,8 +17,12 @@ use crate::driver::DRIVER;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     addr: AppAddr,
-    aliases: Vec<ServiceName>,
+    /// What the container is called there.
+    names: BTreeSet<ServiceName>,
 }
+
+/// Networks in which an engine knows no names.
+const NAMELESS: [&str; 4] = ["bridge", "host", "none", "podman"];
 
 /// Which networks are our driver's. A network keeps its driver.
 #[derive(Debug, Default)]
@@ -37,12 +41,9 @@ impl Endpoints {
         client: &Client,
         shown: &ContainerInspectResponse,
     ) -> Result<Vec<Place>> {
-        let id = shown.id.as_deref().unwrap_or_default();
-        let networks = shown.network_settings.as_ref();
-        let networks = networks.and_then(|settings| settings.networks.as_ref());
         let mut places = Vec::new();
-        for settings in networks.into_iter().flat_map(HashMap::values) {
-            if let Some((network, place)) = place(id, settings)
+        for settings in networks(shown).map(|(_, settings)| settings) {
+            if let Some((network, place)) = place(shown, settings)
                 && self.is_ours(client, network).await?
             {
                 places.push(place);
@@ -50,6 +51,21 @@ impl Endpoints {
         }
         places.sort_by_key(|place| place.addr);
         Ok(places)
+    }
+
+    /// Whether it is in a network that is not of our driver, and whose names the engine knows.
+    pub(crate) async fn has_others(
+        &self,
+        client: &Client,
+        shown: &ContainerInspectResponse,
+    ) -> Result<bool> {
+        for (name, settings) in networks(shown) {
+            let id = settings.network_id.as_deref().unwrap_or_default();
+            if !NAMELESS.contains(&name.as_str()) && !self.is_ours(client, id).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn is_ours(&self, client: &Client, network: &str) -> Result<bool> {
@@ -75,6 +91,14 @@ impl Endpoints {
     }
 }
 
+fn networks(
+    shown: &ContainerInspectResponse,
+) -> impl Iterator<Item = (&String, &EndpointSettings)> {
+    let settings = shown.network_settings.as_ref();
+    let networks = settings.and_then(|settings| settings.networks.as_ref());
+    networks.into_iter().flatten()
+}
+
 /// The container that has come into a network of our driver by this event.
 pub(crate) fn joined(event: &EventMessage) -> Option<&str> {
     let attributes = event.actor.as_ref()?.attributes.as_ref()?;
@@ -88,39 +112,53 @@ pub(crate) fn joined(event: &EventMessage) -> Option<&str> {
 }
 
 /// A place that may be one of ours, and the id of its network.
-fn place<'a>(container: &str, settings: &'a EndpointSettings) -> Option<(&'a str, Place)> {
+fn place<'a>(
+    container: &ContainerInspectResponse,
+    settings: &'a EndpointSettings,
+) -> Option<(&'a str, Place)> {
     let network = settings.network_id.as_deref()?;
     let ip = settings.ip_address.as_deref().filter(|ip| !ip.is_empty())?;
     let addr = format!("{ip}/{}", settings.ip_prefix_len?).parse().ok()?;
+    let id = container.id.as_deref().unwrap_or_default();
     let aliases = settings.aliases.iter().flatten();
     // The engine puts the short id among them.
-    let aliases = aliases.filter(|alias| !container.starts_with(alias.as_str()));
+    let aliases = aliases.filter(|alias| !id.starts_with(alias.as_str()));
+    let own = container.name.as_deref().unwrap_or_default();
+    let own = own.strip_prefix('/').unwrap_or(own);
+    let names = aliases.map(String::as_str).chain([own]);
     Some((
         network,
         Place {
             addr,
-            aliases: aliases.filter_map(|alias| alias.parse().ok()).collect(),
+            names: names.filter_map(as_service).collect(),
         },
     ))
 }
 
+/// A name of docker's as one of DNS, where it can be: with hyphens for underscores, as the DNS server reads a question.
+fn as_service(name: &str) -> Option<ServiceName> {
+    name.replace('_', "-").parse().ok()
+}
+
 /// Puts the places among what the container wants: what it has by the engine, the cluster claims and registers.
-pub(crate) fn add(spec: &mut ContainerSpec, places: Vec<Place>) {
+pub(crate) fn add(container: &mut Container, places: Vec<Place>) {
     for place in places {
         let request = NetRequest::Addr(place.addr);
-        if !spec.nets.contains(&request) {
-            spec.nets.push(request);
+        if !container.spec.nets.contains(&request) {
+            container.spec.nets.push(request);
         }
-        for alias in place.aliases {
-            if !spec.aliases.contains(&alias) {
-                spec.aliases.push(alias);
-            }
-        }
+        let names = container.names.entry(place.addr.ip()).or_default();
+        names.extend(place.names);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use arpanet_core::ContainerName;
+    use arpanet_core::runtime::ContainerSpec;
+
     use super::*;
 
     fn settings(ip: &str, prefix: i64) -> EndpointSettings {
@@ -152,22 +190,37 @@ mod tests {
         assert_eq!(joined(&event("bridge", "connect")), None);
     }
 
+    fn container(name: &str) -> ContainerInspectResponse {
+        ContainerInspectResponse {
+            id: Some("6a9c03aa17".to_owned()),
+            name: Some(format!("/{name}")),
+            ..ContainerInspectResponse::default()
+        }
+    }
+
     #[test]
     fn a_place_has_an_address_and_the_names_that_dns_can_have() {
         let shown = settings("10.1.0.5", 16);
-        let (network, found) = place("6a9c03aa17", &shown).unwrap();
+        let (network, found) = place(&container("proj_Web_1"), &shown).unwrap();
         assert_eq!(network, "n1");
-        let mut spec = ContainerSpec::image("nginx");
+        let name = "w1".parse::<ContainerName>().unwrap();
+        let spec = ContainerSpec::image("nginx");
+        let mut seen = Container::new(name, "6a9c03aa17", spec, SystemTime::UNIX_EPOCH);
         for _ in 0..2 {
-            add(&mut spec, vec![found.clone()]);
+            add(&mut seen, vec![found.clone()]);
         }
         assert_eq!(
-            spec.nets,
+            seen.spec.nets,
             [NetRequest::Addr("10.1.0.5/16".parse().unwrap())]
         );
-        assert_eq!(spec.aliases, ["web".parse().unwrap()]);
+        let ip = "10.1.0.5".parse().unwrap();
+        let names: Vec<&str> = seen.names[&ip].iter().map(ServiceName::as_str).collect();
+        assert_eq!(names, ["proj-web-1", "shop-web", "web"]);
         for (ip, prefix) in [("", 0), ("172.17.0.2", 16), ("10.254.0.1", 16)] {
-            assert_eq!(place("6a9c03aa17", &settings(ip, prefix)), None, "{ip}");
+            assert_eq!(place(&container("x"), &settings(ip, prefix)), None, "{ip}");
         }
+        // No label of DNS has a dot.
+        let (_, found) = place(&container("web.shop"), &shown).unwrap();
+        assert_eq!(found.names.len(), 2);
     }
 }

@@ -14,6 +14,7 @@ mod image;
 mod keep;
 mod logs;
 mod moment;
+mod resolver;
 mod spec;
 mod turns;
 mod view;

@@ -12,7 +12,8 @@ use crate::client::Client;
 use crate::endpoints::{self, Endpoints};
 use crate::error::own;
 use crate::keep::Keep;
-use crate::spec::{Seen, read};
+use crate::resolver::{Said, said};
+use crate::spec::{Seen, name_of, read};
 
 #[derive(Debug)]
 pub(crate) struct View {
@@ -72,8 +73,22 @@ impl View {
         let mut seen = read(inspected, &self.keep.of(id))?;
         let places = self.endpoints.of(&self.client, inspected).await?;
         seen.ours |= !places.is_empty();
-        endpoints::add(&mut seen.container.spec, places);
+        endpoints::add(&mut seen.container, places);
         Ok(seen)
+    }
+
+    /// What was said of a container's names, by its maker and its engine.
+    pub(crate) async fn said(&self, name: &ContainerName) -> Result<Said> {
+        let inspected = self.client.inspect(name.as_str()).await;
+        let missing = || own(ErrorKind::NotFound, format!("there is no container {name}"));
+        let inspected = match inspected {
+            Ok(inspected) if name_of(&inspected)? == *name => inspected,
+            Ok(_) => return Err(missing()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
+            Err(error) => return Err(error),
+        };
+        let engine = self.endpoints.has_others(&self.client, &inspected).await?;
+        Ok(said(&inspected, engine))
     }
 
     /// The ids of all containers that can be ours. What is kept for others is given up.

@@ -48,12 +48,12 @@ pub(crate) fn record_key(key: &str) -> Result<String> {
     .with_hint("a key is a path of names and addresses with /, at most 128 bytes"))
 }
 
-/// A DNS label, a name of several, or an address.
+/// A DNS label, a name of several, a container's name, or an address.
 fn is_part(part: &str) -> bool {
     !part.is_empty()
-        && part.bytes().all(|byte| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:".contains(&byte)
-        })
+        && part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
 }
 
 /// An instance as a record's value.

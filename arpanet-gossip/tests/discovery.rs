@@ -106,14 +106,14 @@ async fn records_travel_with_their_owner_and_by_prefix() {
         one.discovery.publish("long", long).await,
         one.discovery.publish("", Bytes::new()).await,
         one.discovery.publish("a//b", Bytes::new()).await,
-        one.discovery.publish("UPPER", Bytes::new()).await,
+        one.discovery.publish("two words", Bytes::new()).await,
         one.discovery.publish(&"k".repeat(129), Bytes::new()).await,
     ];
     for error in refused.into_iter().map(Result::unwrap_err) {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
     // It was never said.
-    one.discovery.retract("UPPER").await.unwrap();
+    one.discovery.retract("two words").await.unwrap();
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ pub use connection::Netlink;
 pub use ledger::{Change, Ledger, Mark, VethPair};
 pub use link::{Link, MacAddr, VethEnd};
 pub use namespace::Namespace;
-pub use port::{Transport, holder_of_port};
+pub use port::{Transport, holder_of_address, holder_of_port};
 pub use preflight::{Clash, Held, clashes};
 pub use route::{Route, RouteKind, RouteScope, TABLE_LOCAL, TABLE_MAIN};
 pub use rule::{Rule, RuleAction};

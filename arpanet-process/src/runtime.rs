@@ -78,7 +78,10 @@ impl Runtime for ProcessRuntime {
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities::all().without_images()
+        // Where a spec names no servers, nothing is put in the place of the host's /etc/resolv.conf: there is nothing to change.
+        RuntimeCapabilities::all()
+            .without_images()
+            .without_resolver()
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<Container> {

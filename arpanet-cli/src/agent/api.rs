@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::by_hand::{self, ByHand};
 use super::dns::Dns;
 use super::kv;
+use super::network_driver::DockerNetworks;
 use super::status::{self, Node, Service, Status};
 use super::streams;
 use crate::failure::Failure;
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) cluster: Cluster,
     pub(crate) dns: Arc<Dns>,
     pub(crate) by_hand: Arc<ByHand>,
+    /// Docker's networks, where there is a docker engine.
+    pub(crate) networks: Option<Arc<DockerNetworks>>,
     pub(crate) endings: mpsc::Sender<Ending>,
 }
 
@@ -168,8 +171,33 @@ async fn resolve(
     Ok(Json(context.dns.resolve(&query.name)?))
 }
 
-async fn read_networks(State(context): State<Context>) -> Answer<Vec<Network>> {
-    Ok(Json(context.cluster.networks()))
+/// A network that the cluster knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ListedNetwork {
+    /// A name of the cluster's, or whatever docker's users call it.
+    pub(crate) name: String,
+    pub(crate) net: AppNet,
+    /// `docker` where every engine has it; none where it is a name for labels and commands.
+    pub(crate) driver: Option<String>,
+}
+
+async fn read_networks(State(context): State<Context>) -> Answer<Vec<ListedNetwork>> {
+    let named = context.cluster.networks().into_iter();
+    let named = named.map(|network| ListedNetwork {
+        name: network.name.to_string(),
+        net: network.net,
+        driver: None,
+    });
+    let docker = context.networks.iter();
+    let docker = docker.flat_map(|networks| networks.networks());
+    let docker = docker.map(|(net, name)| ListedNetwork {
+        name,
+        net,
+        driver: Some("docker".to_owned()),
+    });
+    let mut all: Vec<ListedNetwork> = named.chain(docker).collect();
+    all.sort_by(|one, other| (&one.name, one.net).cmp(&(&other.name, other.net)));
+    Ok(Json(all))
 }
 
 /// A network that the user wants.

@@ -1,33 +1,59 @@
-//! The cluster's DNS server as a part of the node: in the router, where attached containers and the host reach it.
+//! The cluster's DNS server as a part of the node: in the router, where attached containers and the host reach it, and on
+//! docker's bridge for all other containers.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arpanet_core::addr::ROUTER_ADDRESS;
 use arpanet_core::cluster::{Facility, FacilityContext};
-use arpanet_core::{Error, ErrorKind, Result};
+use arpanet_core::{Error, ErrorKind, Result, Runtime};
 use arpanet_dns::{DnsConfig, DnsServer};
 use arpanet_netlink::Namespace;
 use arpanet_wireguard::WireGuardOverlay;
 use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-const PORT: u16 = 53;
+use super::bridge_dns::BridgeDns;
+
+pub(super) const PORT: u16 = 53;
 
 /// DNS on 169.254.1.1, for containers, and on this node's 10.253.A.B, for hosts.
 #[derive(Debug)]
 pub(crate) struct Dns {
     config: DnsConfig,
     overlay: Arc<WireGuardOverlay>,
+    runtime: Arc<dyn Runtime>,
     server: Mutex<Option<Arc<DnsServer>>>,
+    bridge: watch::Sender<Option<Ipv4Addr>>,
+    following: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Dns {
-    pub(crate) const fn new(config: DnsConfig, overlay: Arc<WireGuardOverlay>) -> Self {
+    pub(crate) fn new(
+        config: DnsConfig,
+        overlay: Arc<WireGuardOverlay>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
         Self {
             config,
             overlay,
+            runtime,
             server: Mutex::new(None),
+            bridge: watch::Sender::default(),
+            following: Mutex::new(None),
         }
+    }
+
+    /// Where it serves containers that have no address of the overlay, while it does.
+    pub(crate) fn bridge(&self) -> watch::Receiver<Option<Ipv4Addr>> {
+        self.bridge.subscribe()
+    }
+
+    fn following(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses of a name, as the server answers it.
@@ -63,11 +89,26 @@ impl Facility for Dns {
             .collect::<Result<Vec<_>>>()?;
         let discovery = Arc::clone(&context.discovery);
         let server = DnsServer::start(self.config.clone(), discovery, sockets).await?;
-        *self.server() = Some(Arc::new(server));
+        let server = Arc::new(server);
+        *self.server() = Some(Arc::clone(&server));
+        let bridge = BridgeDns::new(
+            Arc::clone(&self.runtime),
+            server,
+            context.clone(),
+            self.bridge.clone(),
+        );
+        *self.following() = Some(tokio::spawn(bridge.run()));
         Ok(())
     }
 
     async fn stop(&self) -> Result<()> {
+        let following = self.following().take();
+        if let Some(following) = following {
+            following.abort();
+            // That it was aborted is all that it says.
+            let _ = following.await;
+        }
+        self.bridge.send_replace(None);
         let server = self.server().take();
         if let Some(server) = server {
             server.stop().await;

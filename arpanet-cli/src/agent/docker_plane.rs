@@ -1,6 +1,6 @@
 //! The docker API as a part of the node: in the router, where the system planes of all nodes reach it, and nobody else.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arpanet_core::addr::{DOCKER_API_PORT, ROUTER_ADDRESS};
@@ -10,30 +10,52 @@ use arpanet_core::{Error, ErrorKind, Plane, Result};
 use arpanet_docker::{ContainerDns, DockerApi, DockerApiConfig, DockerConfig};
 use arpanet_wireguard::WireGuardOverlay;
 use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// The engine's API at 10.254.A.B.
 #[derive(Debug)]
 pub(crate) struct DockerPlane {
     config: DockerApiConfig,
     overlay: Arc<WireGuardOverlay>,
-    server: Mutex<Option<DockerApi>>,
+    /// Where DNS serves containers without an address of the overlay.
+    bridge: watch::Receiver<Option<Ipv4Addr>>,
+    server: Mutex<Option<Serving>>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    api: Arc<DockerApi>,
+    following: JoinHandle<()>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
 }
 
 impl DockerPlane {
-    /// The API of this engine. Containers that are created through it ask the router for names, by their short ones too in
-    /// this domain.
-    pub(crate) fn new(engine: &DockerConfig, domain: &str, overlay: Arc<WireGuardOverlay>) -> Self {
+    /// The API of this engine. Containers that are created through it ask the router for names, or the bridge where they
+    /// are not on the overlay; by their short ones too in this domain.
+    pub(crate) fn new(
+        engine: &DockerConfig,
+        domain: &str,
+        overlay: Arc<WireGuardOverlay>,
+        bridge: watch::Receiver<Option<Ipv4Addr>>,
+    ) -> Self {
         let dns = ContainerDns::default()
             .attached([ROUTER_ADDRESS])
             .search([format!("service.{domain}")]);
         Self {
             config: DockerApiConfig::new(engine).dns(dns),
             overlay,
+            bridge,
             server: Mutex::new(None),
         }
     }
 
-    fn server(&self) -> MutexGuard<'_, Option<DockerApi>> {
+    fn server(&self) -> MutexGuard<'_, Option<Serving>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,8 +77,11 @@ impl Facility for DockerPlane {
             let message = format!("the docker API can't listen on {at} in the router's namespace");
             Error::new(ErrorKind::Unavailable, message).with_source(source)
         })?;
-        let server = DockerApi::serve(listener, self.config.clone())?;
-        *self.server() = Some(server);
+        let api = Arc::new(DockerApi::serve(listener, self.config.clone())?);
+        let dns = self.config.dns.clone();
+        let following = follow(Arc::clone(&api), dns, self.bridge.clone());
+        let following = tokio::spawn(following);
+        *self.server() = Some(Serving { api, following });
         let instance = Instance::new(
             format!("{me}:docker").parse()?,
             "docker".parse()?,
@@ -70,8 +95,23 @@ impl Facility for DockerPlane {
     async fn stop(&self) -> Result<()> {
         let server = self.server().take();
         if let Some(server) = server {
-            server.stop().await;
+            server.api.stop().await;
         }
         Ok(())
+    }
+}
+
+/// Names the bridge's server to containers that are not on the overlay, while it is served there.
+async fn follow(
+    api: Arc<DockerApi>,
+    dns: ContainerDns,
+    mut bridge: watch::Receiver<Option<Ipv4Addr>>,
+) {
+    loop {
+        let at = *bridge.borrow_and_update();
+        api.set_dns(dns.clone().others(at));
+        if bridge.changed().await.is_err() {
+            return;
+        }
     }
 }

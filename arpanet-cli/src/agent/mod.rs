@@ -1,6 +1,7 @@
 //! The agent: the process that is this host's node.
 
 pub(crate) mod api;
+mod bridge_dns;
 pub(crate) mod by_hand;
 mod dns;
 mod docker_plane;
@@ -279,6 +280,7 @@ async fn attend(
         cluster: cluster.clone(),
         dns: stack.dns,
         by_hand: stack.by_hand,
+        networks: stack.networks,
         endings,
     });
     let server = tokio::spawn(async move { axum::serve(listener, api).await });

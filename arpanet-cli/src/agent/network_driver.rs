@@ -99,6 +99,7 @@ pub(crate) struct DockerNetworks {
 struct Running {
     _server: DriverServer,
     driver: Arc<NetworkDriver>,
+    spread: Arc<OnceLock<Spread>>,
     watching: JoinHandle<()>,
 }
 
@@ -127,6 +128,13 @@ impl DockerNetworks {
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The networks that all engines are to have, by their subnets, with their names.
+    pub(crate) fn networks(&self) -> Vec<(AppNet, String)> {
+        let running = self.running();
+        let spread = running.as_ref().and_then(|running| running.spread.get());
+        spread.map(Spread::networks).unwrap_or_default()
     }
 
     /// Has a keeper at the socket: as early as can be, for an engine that starts at the same time.
@@ -171,6 +179,7 @@ impl Facility for DockerNetworks {
         *self.running() = Some(Running {
             _server: server,
             driver,
+            spread,
             watching: tokio::spawn(keeping.watch()),
         });
         Ok(())

@@ -31,6 +31,7 @@ pub(super) struct Stack {
     pub(super) cluster: Cluster,
     pub(super) dns: Arc<Dns>,
     pub(super) by_hand: Arc<ByHand>,
+    pub(super) networks: Option<Arc<DockerNetworks>>,
 }
 
 impl Stack {
@@ -77,10 +78,12 @@ impl Stack {
         if let Some(domain) = &context.config.domain {
             dns = dns.domain(domain);
         }
-        let plane = DockerPlane::new(&context.config.docker(), &dns.domain, Arc::clone(&overlay));
-        let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay)));
         let prober = Arc::new(RouterProber::new(Arc::clone(&overlay)));
+        let domain = dns.domain.clone();
         let runtime = runtime(context, me.settings.runtime, is_new).await?;
+        let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay), Arc::clone(&runtime)));
+        let engine = context.config.docker();
+        let plane = DockerPlane::new(&engine, &domain, Arc::clone(&overlay), dns.bridge());
         let networks = match me.settings.runtime {
             RuntimeKind::Process => None,
             RuntimeKind::Docker => {
@@ -96,6 +99,7 @@ impl Stack {
             .node(me.node)
             .name(me.name.clone())
             .version(env!("CARGO_PKG_VERSION"))
+            .domain(domain)
             .overlay(overlay)
             .discovery(Arc::new(discovery))
             .runtime(runtime)
@@ -116,13 +120,14 @@ impl Stack {
             cluster = cluster.facility(Arc::new(plane));
         }
         let cluster = cluster.build()?;
-        if let Some(networks) = networks {
+        if let Some(networks) = &networks {
             networks.belongs_to(&cluster);
         }
         Ok(Self {
             cluster,
             dns,
             by_hand,
+            networks,
         })
     }
 }

@@ -5,7 +5,7 @@ use arpanet_core::{AppNet, Result, ServiceName};
 use clap::{Args, Subcommand};
 
 use super::Context;
-use crate::agent::api::NetworkRequest;
+use crate::agent::api::{ListedNetwork, NetworkRequest};
 use crate::output::table;
 
 #[derive(Debug, Args)]
@@ -34,14 +34,17 @@ pub(crate) async fn run(context: &Context, args: NetworksArgs) -> Result<()> {
     let agent = context.agent()?;
     match args.command {
         None => {
-            let networks: Vec<Network> = agent.get("/v1/networks").await?;
+            let networks: Vec<ListedNetwork> = agent.get("/v1/networks").await?;
             context.printer.result(&networks, |networks| {
-                table(
-                    &["NAME", "NETWORK"],
-                    networks
-                        .iter()
-                        .map(|network| vec![network.name.to_string(), network.net.to_string()]),
-                )
+                let row = |network: &ListedNetwork| {
+                    let driver = network.driver.as_deref().unwrap_or("-");
+                    vec![
+                        network.name.clone(),
+                        network.net.to_string(),
+                        driver.to_owned(),
+                    ]
+                };
+                table(&["NAME", "NETWORK", "DRIVER"], networks.iter().map(row))
             })
         }
         Some(NetworksCommand::Create { name, net }) => {

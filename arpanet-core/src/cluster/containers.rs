@@ -6,7 +6,6 @@ use std::net::Ipv4Addr;
 use super::plan::{self, EPOCH_LABEL};
 use super::view::View;
 use super::{Cluster, Node};
-use crate::addr::ROUTER_ADDRESS;
 use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
 use crate::{AppAddr, AppNet, ContainerName, Error, ErrorKind, NodeAddr, Result, ServiceName};
 
@@ -18,9 +17,6 @@ pub(super) fn net_of(request: &NetRequest) -> Option<AppNet> {
         NetRequest::Named(_) => None,
     }
 }
-
-/// The domain that names of services are looked up in.
-const SEARCH_DOMAIN: &str = "service.consul";
 
 impl Cluster {
     /// Runs a container on this node: it is attached before its command starts, and registered when this returns. The
@@ -196,8 +192,9 @@ impl Node {
         );
         complete.name = Some(name);
         if !complete.nets.is_empty() && complete.dns.is_empty() {
-            complete.dns.push(ROUTER_ADDRESS);
-            complete.dns_search.push(SEARCH_DOMAIN.to_owned());
+            let resolver = self.resolver();
+            complete.dns = resolver.servers;
+            complete.dns_search.extend(resolver.search);
         }
         Ok(complete)
     }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
+use super::ClusterEvent;
 use crate::admission::Membership;
 use crate::{Discovery, Result};
 
@@ -16,14 +18,28 @@ pub struct FacilityContext {
     pub membership: Membership,
     /// The catalogue.
     pub discovery: Arc<dyn Discovery>,
+    events: broadcast::Sender<ClusterEvent>,
 }
 
 impl FacilityContext {
-    pub(super) const fn new(membership: Membership, discovery: Arc<dyn Discovery>) -> Self {
+    pub(super) const fn new(
+        membership: Membership,
+        discovery: Arc<dyn Discovery>,
+        events: broadcast::Sender<ClusterEvent>,
+    ) -> Self {
         Self {
             membership,
             discovery,
+            events,
         }
+    }
+
+    /// Tells the node's operator, in a sentence, of something that could not be brought about and is tried again.
+    pub fn trouble(&self, what: impl Into<String>) {
+        let event = ClusterEvent::Trouble { what: what.into() };
+        tracing::warn!(?event);
+        // Nobody listening is fine.
+        let _ = self.events.send(event);
     }
 }
 

@@ -44,6 +44,7 @@ impl Node {
         }
         self.follow_checks(applied);
         self.tell_health(applied);
+        self.release_resolvers(applied, &wanted, outcome).await;
     }
 
     async fn load_attached(&self, applied: &mut Applied) -> Result<()> {
@@ -123,6 +124,7 @@ impl Node {
         if let Some(attached) = &mut applied.attached {
             attached.remove(key);
         }
+        applied.resolving.insert(key.0.clone(), None);
         Ok(())
     }
 
@@ -145,6 +147,8 @@ impl Node {
             self.attach_at(applied, container, AttachAddr::Plugin(block))
                 .await?;
         }
+        // Told at the end: what it provides is there all the same.
+        let resolved = self.resolve(applied, container).await;
         if container.state != ContainerState::Running {
             return Ok(());
         }
@@ -159,7 +163,7 @@ impl Node {
                 applied.instances.insert(id.clone(), Some(instance.clone()));
             }
         }
-        Ok(())
+        resolved
     }
 
     /// Publishes a claim, unless that is done.

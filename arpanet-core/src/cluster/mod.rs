@@ -20,6 +20,7 @@ mod reconcile;
 mod record;
 mod records;
 mod reserve;
+mod resolving;
 mod startup;
 mod status;
 mod undo;
@@ -63,6 +64,8 @@ struct Node {
     name: NodeName,
     advertise: Option<SocketAddr>,
     version: String,
+    /// The domain of DNS.
+    domain: String,
     overlay: Arc<dyn Overlay>,
     discovery: Arc<dyn Discovery>,
     runtime: Option<Arc<dyn Runtime>>,
@@ -180,6 +183,7 @@ pub struct ClusterBuilder {
     name: Option<NodeName>,
     advertise: Option<SocketAddr>,
     version: Option<String>,
+    domain: Option<String>,
     overlay: Option<Arc<dyn Overlay>>,
     discovery: Option<Arc<dyn Discovery>>,
     runtime: Option<Arc<dyn Runtime>>,
@@ -217,6 +221,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
+        self
+    }
+
+    /// The domain of the cluster's DNS names; `consul` unless given. Attached containers look for short names in
+    /// `service.DOMAIN`.
+    #[must_use]
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
         self
     }
 
@@ -305,6 +317,7 @@ impl ClusterBuilder {
                 version: self
                     .version
                     .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+                domain: self.domain.unwrap_or_else(|| "consul".to_owned()),
                 overlay: required(self.overlay, "an overlay")?,
                 discovery: required(self.discovery, "discovery")?,
                 runtime: self.runtime,

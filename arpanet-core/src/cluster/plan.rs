@@ -42,7 +42,9 @@ impl Wanted {
         let spec = &container.spec;
         let service = spec.service.as_ref();
         let port = service.map_or(0, |service| service.port);
-        let aliases = spec.aliases.iter();
+        let names = container.names.get(&ip).into_iter().flatten();
+        let names = names.filter(|name| !spec.aliases.contains(name));
+        let aliases = spec.aliases.iter().chain(names);
         let aliases = aliases.filter(|alias| service.is_none_or(|service| service.name != **alias));
         let named = service.map(|service| (&service.name, None));
         for (name, alias) in named

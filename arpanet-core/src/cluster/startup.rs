@@ -206,6 +206,7 @@ impl Cluster {
             outcomes.push(node.remove_own_containers().await);
         }
         if departure != Departure::Silent {
+            outcomes.push(node.stop_resolving().await);
             outcomes.push(node.overlay.reset().await);
         }
         if departure == Departure::ForGood {
@@ -442,7 +443,11 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
             .start_on_overlay(returning)
             .await
             .at("start discovery on the overlay")?;
-        let context = FacilityContext::new(membership.clone(), Arc::clone(&node.discovery));
+        let context = FacilityContext::new(
+            membership.clone(),
+            Arc::clone(&node.discovery),
+            node.events.clone(),
+        );
         for (index, facility) in node.facilities.iter().enumerate() {
             done.push(Undo::StopFacility(index));
             node.step(format!("starting {}", facility.name()));

@@ -1,6 +1,7 @@
 //! Simulated containers: what their commands do, without a process.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use super::prober::Ailment;
 use super::router::Router;
 use crate::runtime::{
     Container, ContainerSpec, ContainerState, EngineHealth, Environment, Output, OutputStream,
-    RestartPolicy,
+    Resolver, RestartPolicy,
 };
 use crate::watch::WatchHub;
 use crate::{ContainerName, Error, ErrorKind, Result};
@@ -69,10 +70,17 @@ pub(super) struct Simulated {
     pub(super) container: Container,
     /// As it was given; labels change.
     asked: ContainerSpec,
+    /// Whom it asks for names until it ends, where that was changed.
+    resolver: Option<Resolver>,
     pub(super) program: Program,
     pub(super) written: Vec<(SystemTime, Output)>,
     /// What it answers to checks; well where there is none.
     pub(super) ailment: Option<Ailment>,
+}
+
+pub(super) fn not_running(name: &ContainerName) -> Error {
+    let message = format!("the container {name} does not run");
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 impl Simulated {
@@ -96,6 +104,12 @@ impl Simulated {
             [shell, flag, line] if shell == "sh" && flag == "-c" => self.shell(line, env),
             _ => Program::parse(command, env),
         }
+    }
+
+    /// The name servers that it asks.
+    pub(super) fn servers(&self) -> &[Ipv4Addr] {
+        let changed = self.resolver.as_ref();
+        changed.map_or(&self.asked.dns, |resolver| &resolver.servers)
     }
 
     fn write(&mut self, stream: OutputStream, text: &str, now: SystemTime) {
@@ -188,6 +202,7 @@ impl Engine {
         let simulated = Simulated {
             container: container.clone(),
             asked: spec.clone(),
+            resolver: None,
             program,
             written: Vec::new(),
             ailment: None,
@@ -211,6 +226,25 @@ impl Engine {
         };
         self.tell(name);
         Ok(before != value)
+    }
+
+    /// Changes whom it asks for names. Whether it asks these, and whether that is news.
+    pub(super) fn set_resolver(
+        &mut self,
+        name: &ContainerName,
+        resolver: Option<Resolver>,
+    ) -> Result<(bool, bool)> {
+        let simulated = self.get(name)?;
+        if simulated.container.state != ContainerState::Running {
+            return Err(not_running(name));
+        }
+        if !simulated.asked.dns.is_empty() {
+            return Ok((false, false));
+        }
+        let asks = resolver.is_some();
+        let news = simulated.resolver != resolver;
+        simulated.resolver = resolver;
+        Ok((asks, news))
     }
 
     pub(super) fn share_namespace(
@@ -275,6 +309,7 @@ impl Engine {
             return false;
         }
         simulated.container.state = ContainerState::Exited { code };
+        simulated.resolver = None;
         if let Some(namespace) = simulated.container.namespace.take() {
             router.remove_namespace(&namespace);
         }
@@ -300,6 +335,7 @@ impl Engine {
         self.disconnect();
         for simulated in self.containers.values_mut() {
             simulated.container.namespace = None;
+            simulated.resolver = None;
             if simulated.container.state == ContainerState::Running {
                 simulated.container.state = ContainerState::Exited { code: KILLED };
             }

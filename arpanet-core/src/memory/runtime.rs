@@ -8,17 +8,20 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::containers::{KILLED, Program, StopPlan};
+use super::containers::{KILLED, Program, StopPlan, not_running};
 use super::network::HostIndex;
 use super::state::{Seat, Shared, State};
 use crate::runtime::{
     Container, ContainerSpec, ContainerState, Exec, ExecInput, ExecOutput, ExecSpec, LogOptions,
-    Output, OutputStream, Runtime, RuntimeCapabilities,
+    Output, OutputStream, Resolver, Runtime, RuntimeCapabilities,
 };
 use crate::watch::Watch;
 use crate::{ContainerName, Error, ErrorKind, Result};
 
 const BACKEND: &str = "memory";
+
+/// The command that prints the name servers.
+const SERVERS: &str = "servers";
 
 /// How many pieces of output wait for a slow reader.
 const BACKLOG: usize = 64;
@@ -26,9 +29,10 @@ const BACKLOG: usize = 64;
 /// [`Runtime`] of one host of a [`World`](super::World). Containers outlive the agent, not the power.
 ///
 /// Nothing is executed. A few commands are simulated: `exit CODE`, `print TEXT`, `print-both OUT ERR`, `lines COUNT`,
-/// `env NAME`, `ignore-term` (prints `ready`), and in exec `cat`; one whose path begins with `/nonexistent` can't be started. Every other
-/// command, and every image, runs until it is stopped; but `sh -c LINE` in exec, which is how checks run commands, ends with 0
-/// at once, or as the container [ails](super::World::set_ailment).
+/// `env NAME`, `ignore-term` (prints `ready`), and in exec `cat` and `servers` (prints the name servers it asks); one whose path
+/// begins with `/nonexistent` can't be started. Every other command, and every image, runs until it is stopped; but
+/// `sh -c LINE` in exec, which is how checks run commands, ends with 0 at once, or as the container
+/// [ails](super::World::set_ailment).
 #[derive(Debug, Clone)]
 pub struct MemoryRuntime {
     seat: Seat,
@@ -201,8 +205,11 @@ impl Runtime for MemoryRuntime {
         let program = self.act("exec", |state, host| {
             let simulated = state.hosts[host].engine.get(name)?;
             if simulated.container.state != ContainerState::Running {
-                let message = format!("the container {name} does not run");
-                return Err(Error::new(ErrorKind::Unavailable, message));
+                return Err(not_running(name));
+            }
+            if spec.command == [SERVERS] {
+                let lines = simulated.servers().iter().map(|ip| format!("{ip}\n"));
+                return Ok(Program::Print(lines.collect(), String::new(), 0));
             }
             let mut env = simulated.container.spec.env.clone();
             env.0.extend(spec.env.0.clone());
@@ -229,6 +236,20 @@ impl Runtime for MemoryRuntime {
             let changed = state.hosts[host].engine.set_label(name, label, value)?;
             state.activity += u64::from(changed);
             Ok(())
+        })
+    }
+
+    async fn set_resolver(&self, name: &ContainerName, resolver: Option<Resolver>) -> Result<bool> {
+        if !self.capabilities.resolver {
+            let what = "change whom containers ask for names";
+            return Err(Error::unsupported(BACKEND, what));
+        }
+        let _busy = self.seat.busy();
+        tokio::task::yield_now().await;
+        self.act("set a resolver", |state, host| {
+            let (asks, news) = state.hosts[host].engine.set_resolver(name, resolver)?;
+            state.activity += u64::from(news);
+            Ok(asks)
         })
     }
 

@@ -3,6 +3,7 @@
 mod check;
 mod spec;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
@@ -17,7 +18,7 @@ pub use self::spec::{ContainerSpec, Environment, NetRequest, RestartPolicy, Serv
 
 use crate::overlay::NetNamespace;
 use crate::watch::Watch;
-use crate::{ContainerName, Error, Result};
+use crate::{ContainerName, Error, Result, ServiceName};
 
 /// What a runtime can do. What it can't do answers [`Unsupported`](crate::ErrorKind::Unsupported), at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub struct RuntimeCapabilities {
     pub exec: bool,
     /// Can change the labels of a container that is there.
     pub relabel: bool,
+    /// Can change whom a running container asks for names.
+    pub resolver: bool,
 }
 
 impl RuntimeCapabilities {
@@ -42,6 +45,7 @@ impl RuntimeCapabilities {
             attach_before_start: true,
             exec: true,
             relabel: true,
+            resolver: true,
         }
     }
 
@@ -63,6 +67,13 @@ impl RuntimeCapabilities {
     #[must_use]
     pub const fn without_relabel(mut self) -> Self {
         self.relabel = false;
+        self
+    }
+
+    /// Without changes of whom containers ask for names.
+    #[must_use]
+    pub const fn without_resolver(mut self) -> Self {
+        self.resolver = false;
         self
     }
 
@@ -90,6 +101,34 @@ pub enum ContainerState {
     },
 }
 
+/// Whom a container asks for names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Resolver {
+    /// The name servers.
+    pub servers: Vec<Ipv4Addr>,
+    /// The domains that short names are looked for in, before those that the container has by itself.
+    pub search: Vec<String>,
+}
+
+impl Resolver {
+    /// These name servers.
+    #[must_use]
+    pub fn new(servers: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+        Self {
+            servers: servers.into_iter().collect(),
+            search: Vec::new(),
+        }
+    }
+
+    /// Looks for short names in this domain too.
+    #[must_use]
+    pub fn search(mut self, domain: impl Into<String>) -> Self {
+        self.search.push(domain.into());
+        self
+    }
+}
+
 /// A container as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -112,6 +151,10 @@ pub struct Container {
     /// What can't be read of what it wants, a sentence for each (see [`label::read`](crate::label::read)).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// Names that find it at one of its addresses, beside the [aliases](ContainerSpec::aliases) that find it at all of them:
+    /// what the engine's own networks call it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<Ipv4Addr, BTreeSet<ServiceName>>,
 }
 
 impl Container {
@@ -132,6 +175,7 @@ impl Container {
             created,
             health: None,
             problems: Vec::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -153,6 +197,13 @@ impl Container {
     #[must_use]
     pub fn problems(mut self, problems: Vec<String>) -> Self {
         self.problems = problems;
+        self
+    }
+
+    /// Found at this address by these names too.
+    #[must_use]
+    pub fn known_as(mut self, ip: Ipv4Addr, names: impl IntoIterator<Item = ServiceName>) -> Self {
+        self.names.entry(ip).or_default().extend(names);
         self
     }
 
@@ -411,6 +462,22 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     ) -> Result<()> {
         let _ = (name, label, value);
         Err(Error::unsupported(self.name(), "change labels"))
+    }
+
+    /// Has a running container ask these name servers from now on; with `None`, those that its engine gave it. A container
+    /// whose maker named servers, or whose engine answers for networks of its own, keeps what it has. Answers whether it
+    /// asks these. It holds until the container ends: after each start it is to be said again. The same again does nothing.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown one; [`Unavailable`](crate::ErrorKind::Unavailable) for one
+    /// that does not run; [`Unsupported`](crate::ErrorKind::Unsupported) without
+    /// [`resolver`](RuntimeCapabilities::resolver).
+    async fn set_resolver(&self, name: &ContainerName, resolver: Option<Resolver>) -> Result<bool> {
+        let _ = (name, resolver);
+        Err(Error::unsupported(
+            self.name(),
+            "change whom containers ask for names",
+        ))
     }
 
     /// The address of the bridge that containers without an overlay address reach their host by; `None` where there is

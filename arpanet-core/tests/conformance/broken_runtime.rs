@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arpanet_core::overlay::NetNamespace;
 use arpanet_core::runtime::{
-    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output,
+    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Resolver,
     RuntimeCapabilities,
 };
 use arpanet_core::watch::{Watch, WatchHub};
@@ -30,6 +30,7 @@ pub(crate) enum Breach {
     RunsCommandsInTheDead,
     ForgetsTheEnvironment,
     ForgetsLabels,
+    TellsNobodyWhomToAsk,
 }
 
 impl Breach {
@@ -57,6 +58,10 @@ impl Breach {
         ),
         (Self::ForgetsTheEnvironment, "the_environment_is_passed_on"),
         (Self::ForgetsLabels, "labels_can_be_changed"),
+        (
+            Self::TellsNobodyWhomToAsk,
+            "a_running_container_asks_whom_it_is_told",
+        ),
     ];
 }
 
@@ -207,6 +212,14 @@ impl Runtime for Broken {
             return self.inner.inspect(name).await.map(drop);
         }
         self.inner.set_label(name, label, value).await
+    }
+
+    async fn set_resolver(&self, name: &ContainerName, resolver: Option<Resolver>) -> Result<bool> {
+        if self.is(Breach::TellsNobodyWhomToAsk) {
+            let asks = resolver.is_some();
+            return self.inner.set_resolver(name, None).await.map(|_| asks);
+        }
+        self.inner.set_resolver(name, resolver).await
     }
 
     async fn bridge_address(&self) -> Result<Option<Ipv4Addr>> {

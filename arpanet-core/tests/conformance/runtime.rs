@@ -42,6 +42,7 @@ impl RuntimeRig for Rig {
             Program::Lines(count) => vec!["lines".to_owned(), count.to_string()],
             Program::Env(name) => vec!["env".to_owned(), name.to_owned()],
             Program::Cat => vec!["cat".to_owned()],
+            Program::Servers => vec!["servers".to_owned()],
             Program::Missing => vec!["/nonexistent/program".to_owned()],
             _ => unreachable!("no other programs are known"),
         }
@@ -80,7 +81,8 @@ async fn what_a_backend_can_not_do_is_skipped_and_told() {
     let less = RuntimeCapabilities::all()
         .without_images()
         .without_exec()
-        .without_relabel();
+        .without_relabel()
+        .without_resolver();
     let report = report(less, None).await;
     report.assert_kept();
     let skipped: Vec<&str> = report.skipped().map(|check| check.name()).collect();

@@ -17,7 +17,7 @@ fn runtime(hub: &WatchHub<ContainerName, Container>) -> MockRuntime {
     runtime.expect_name().return_const("slow");
     runtime
         .expect_capabilities()
-        .returning(RuntimeCapabilities::all);
+        .returning(|| RuntimeCapabilities::all().without_resolver());
     let hub = hub.clone();
     runtime.expect_watch().returning(move || Ok(hub.watch()));
     runtime

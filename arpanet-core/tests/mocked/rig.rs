@@ -232,7 +232,7 @@ fn discovery(
 fn runtime(journal: &Journal, engine: &Engine) -> MockRuntime {
     let mut mock = MockRuntime::new();
     mock.expect_capabilities()
-        .returning(RuntimeCapabilities::all);
+        .returning(|| RuntimeCapabilities::all().without_resolver());
     let log = journal.clone();
     mock.expect_watch()
         .returning(move || log.call("runtime.watch").map(|()| WatchHub::new().watch()));

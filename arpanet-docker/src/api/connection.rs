@@ -8,8 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
+use super::refusal;
 use super::requests::{Broken, PIECE, Requests};
-use super::{DockerApiConfig, refusal};
+use super::server::Serving;
 
 /// For so long it is read what a client sends after its last answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -22,16 +23,16 @@ const AGAIN: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The client broke off.
-pub(super) async fn serve(client: TcpStream, config: &DockerApiConfig) -> io::Result<()> {
+pub(super) async fn serve(client: TcpStream, serving: &Serving) -> io::Result<()> {
     // Whoever only looks whether the port is open does not bother the engine.
     client.readable().await?;
-    match call(config).await {
-        Ok(engine) => between(client, engine, config).await,
+    match call(serving).await {
+        Ok(engine) => between(client, engine, serving).await,
         Err(error) => {
-            tracing::warn!(engine = %config.engine.display(), %error, "the docker engine is away");
+            tracing::warn!(engine = %serving.config.engine.display(), %error, "the docker engine is away");
             let message = format!(
                 "the docker engine of this node does not answer at {}: {error}",
-                config.engine.display()
+                serving.config.engine.display()
             );
             let answer = refusal::answer("503 Service Unavailable", &message);
             refuse(client, &answer).await
@@ -56,10 +57,10 @@ async fn linger(client: &mut TcpStream) -> io::Result<()> {
     timeout(LINGER, reading).await.unwrap_or(Ok(()))
 }
 
-async fn call(config: &DockerApiConfig) -> io::Result<UnixStream> {
+async fn call(serving: &Serving) -> io::Result<UnixStream> {
     let mut calls = 0;
     loop {
-        match UnixStream::connect(&config.engine).await {
+        match UnixStream::connect(&serving.config.engine).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && calls < CALLS => {
                 calls += 1;
                 sleep(AGAIN).await;
@@ -70,12 +71,8 @@ async fn call(config: &DockerApiConfig) -> io::Result<UnixStream> {
 }
 
 /// Hands everything on both ways.
-async fn between(
-    mut client: TcpStream,
-    engine: UnixStream,
-    config: &DockerApiConfig,
-) -> io::Result<()> {
-    if hand_on(&mut client, engine, config).await? == Last::Engine {
+async fn between(mut client: TcpStream, engine: UnixStream, serving: &Serving) -> io::Result<()> {
+    if hand_on(&mut client, engine, serving).await? == Last::Engine {
         linger(&mut client).await?;
     }
     Ok(())
@@ -91,13 +88,13 @@ enum Last {
 async fn hand_on(
     client: &mut TcpStream,
     mut engine: UnixStream,
-    config: &DockerApiConfig,
+    serving: &Serving,
 ) -> io::Result<Last> {
     let client_end = client.as_fd().try_clone_to_owned()?;
     let engine_end = engine.as_fd().try_clone_to_owned()?;
     let (from_client, mut to_client) = client.split();
     let (mut from_engine, to_engine) = engine.split();
-    let requests = Requests::new(from_client, to_engine, config).forward();
+    let requests = Requests::new(from_client, to_engine, serving).forward();
     let answers = copy(&mut from_engine, &mut to_client);
     let (client_gone, engine_gone) = (is_reset(client_end), is_closed(engine_end));
     tokio::pin!(requests, answers, client_gone, engine_gone);

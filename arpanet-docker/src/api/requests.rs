@@ -5,11 +5,11 @@ use std::io;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::DockerApiConfig;
 use super::chunked::Chunked;
 use super::creation;
 use super::head::{self, Body, Head, Parsed, Purpose};
 use super::network;
+use super::server::Serving;
 
 /// How much is read at once.
 pub(super) const PIECE: usize = 128 << 10;
@@ -28,16 +28,16 @@ pub(super) enum Broken {
 pub(super) struct Requests<'a, R, W> {
     client: R,
     engine: W,
-    config: &'a DockerApiConfig,
+    serving: &'a Serving,
     buffer: BytesMut,
 }
 
 impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Requests<'a, R, W> {
-    pub(super) fn new(client: R, engine: W, config: &'a DockerApiConfig) -> Self {
+    pub(super) fn new(client: R, engine: W, serving: &'a Serving) -> Self {
         Self {
             client,
             engine,
-            config,
+            serving,
             buffer: BytesMut::with_capacity(PIECE),
         }
     }
@@ -159,10 +159,10 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Requests<'a, R, W> {
     async fn with_dns(&self, body: &[u8]) -> Option<Vec<u8>> {
         let body = creation::read(body)?;
         let on_overlay = match creation::network(&body) {
-            Some(name) => network::is_on_overlay(&self.config.engine, name).await,
+            Some(name) => network::is_on_overlay(&self.serving.config.engine, name).await,
             None => false,
         };
-        creation::with_dns(body, on_overlay, &self.config.dns)
+        creation::with_dns(body, on_overlay, &self.serving.dns())
     }
 
     /// Reads a body whole: its data, and the bytes that it came in. `None` where it is too long, ends early, or is none:

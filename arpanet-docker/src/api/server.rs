@@ -1,6 +1,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arpanet_core::{Error, ErrorKind, Result};
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-use super::{DockerApiConfig, connection, refusal};
+use super::{ContainerDns, DockerApiConfig, connection, refusal};
 
 /// A client whose host is gone is noticed so much later. It may well be slow: nobody is cut off who answers.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
@@ -26,7 +26,27 @@ const NO_ROOM: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct DockerApi {
     address: SocketAddr,
+    serving: Arc<Serving>,
     accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Serving {
+    pub(super) config: DockerApiConfig,
+    /// As it is now; the configuration has what it was at first.
+    dns: Mutex<ContainerDns>,
+}
+
+impl Serving {
+    /// What a container that is created now asks for names.
+    pub(super) fn dns(&self) -> ContainerDns {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ContainerDns> {
+        self.dns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl DockerApi {
@@ -46,9 +66,12 @@ impl DockerApi {
             Error::new(ErrorKind::Internal, "the docker API's socket can't be used")
                 .with_source(source)
         })?;
-        let accepting = tokio::spawn(accept(listener, Arc::new(config)));
+        let dns = Mutex::new(config.dns.clone());
+        let serving = Arc::new(Serving { config, dns });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&serving)));
         Ok(Self {
             address,
+            serving,
             accepting: Mutex::new(Some(accepting)),
         })
     }
@@ -57,6 +80,11 @@ impl DockerApi {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Containers that are created from now on have this DNS.
+    pub fn set_dns(&self, dns: ContainerDns) {
+        *self.serving.lock() = dns;
     }
 
     /// Ends all connections and closes the socket. A second call does nothing.
@@ -87,15 +115,15 @@ impl Drop for DockerApi {
 }
 
 /// Ends with all of its connections.
-async fn accept(listener: TcpListener, config: Arc<DockerApiConfig>) {
+async fn accept(listener: TcpListener, serving: Arc<Serving>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, peer)) => {
-                    let config = Arc::clone(&config);
+                    let serving = Arc::clone(&serving);
                     connections.spawn(async move {
-                        if let Err(error) = admit(client, peer, &config).await {
+                        if let Err(error) = admit(client, peer, &serving).await {
                             tracing::debug!(%peer, %error, "a client of the docker API broke off");
                         }
                     });
@@ -110,9 +138,9 @@ async fn accept(listener: TcpListener, config: Arc<DockerApiConfig>) {
     }
 }
 
-async fn admit(client: TcpStream, peer: SocketAddr, config: &DockerApiConfig) -> io::Result<()> {
+async fn admit(client: TcpStream, peer: SocketAddr, serving: &Serving) -> io::Result<()> {
     let allowed = match peer.ip().to_canonical() {
-        IpAddr::V4(ip) => config.allowed.iter().any(|net| net.contains(&ip)),
+        IpAddr::V4(ip) => serving.config.allowed.iter().any(|net| net.contains(&ip)),
         IpAddr::V6(_) => false,
     };
     if !allowed {
@@ -123,5 +151,5 @@ async fn admit(client: TcpStream, peer: SocketAddr, config: &DockerApiConfig) ->
     }
     client.set_nodelay(true)?;
     SockRef::from(&client).set_tcp_keepalive(&KEEPALIVE)?;
-    connection::serve(client, config).await
+    connection::serve(client, serving).await
 }

@@ -104,6 +104,16 @@ impl Spread {
         version.is_some_and(|version| version.shape.is_some())
     }
 
+    /// The networks that all engines are to have, by their subnets, with their names.
+    #[must_use]
+    pub fn networks(&self) -> Vec<(AppNet, String)> {
+        let known = self.shared.known();
+        let wanted = known.versions.iter();
+        wanted
+            .filter_map(|(net, version)| Some((*net, version.shape.as_ref()?.name.clone())))
+            .collect()
+    }
+
     /// A user of this engine has removed a network: the others remove it too. A second call does nothing.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
 //! What of docker is in a node's way.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use arpanet_core::addr::Plane;
-use arpanet_core::{AppNet, Result};
+use arpanet_core::{AppNet, Result, Runtime};
 use arpanet_docker::driver::DRIVER;
-use arpanet_docker::{EngineFacts, EngineNetwork};
-use arpanet_netlink::{Link, Namespace, Transport, holder_of_port};
+use arpanet_docker::{DockerRuntime, EngineFacts, EngineNetwork};
+use arpanet_netlink::{Link, Namespace, Transport, holder_of_address, holder_of_port};
 use ipnet::Ipv4Net;
 
 use super::Finding;
@@ -41,7 +43,8 @@ pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
     ];
     findings.extend(networks(&facts.networks, &context.config.networks));
     findings.push(plain_api(holder_of_port(Transport::Tcp, PLAIN_API)));
-    findings.push(dns(holder_of_port(Transport::Udp, 53)));
+    let bridge = DockerRuntime::open(config)?.bridge_address().await?;
+    findings.extend(bridge.map(|ip| dns(ip, holder_of_bridge(ip))));
     findings.extend(mtu().await?);
     Ok(findings)
 }
@@ -164,13 +167,28 @@ fn plain_api(holder: Option<String>) -> Finding {
     }
 }
 
-fn dns(holder: Option<String>) -> Finding {
+fn holder_of_bridge(ip: Ipv4Addr) -> Option<String> {
+    let at = SocketAddrV4::new(ip, 53);
+    [Transport::Udp, Transport::Tcp]
+        .into_iter()
+        .find_map(|transport| holder_of_address(transport, at))
+}
+
+/// On docker's bridge, where containers that are not attached ask.
+fn dns(bridge: Ipv4Addr, holder: Option<String>) -> Finding {
     match holder {
-        None => Finding::good("dns", "port 53 is free"),
+        None => Finding::good(
+            "dns",
+            format!("port 53 is free at docker's bridge {bridge}"),
+        ),
+        Some(holder) if holder.starts_with("arpanet2 ") => Finding::good(
+            "dns",
+            format!("the cluster's DNS is served at docker's bridge {bridge}"),
+        ),
         Some(holder) => Finding::note(
             "dns",
-            format!("port 53 of this host is held by {holder}"),
-            "attached containers have their DNS at 169.254.1.1 all the same",
+            format!("port 53 at docker's bridge {bridge} is held by {holder}"),
+            "attached containers have the cluster's DNS at 169.254.1.1 all the same; for the others, have that process leave the bridge's address alone",
         ),
     }
 }
@@ -235,7 +253,7 @@ mod tests {
             cgroups("none"),
             forwarding(false),
             plain_api(Some("dockerd (7)".to_owned())),
-            dns(Some("dnsmasq (8)".to_owned())),
+            dns([172, 17, 0, 1].into(), Some("dnsmasq (8)".to_owned())),
         ] {
             assert!(finding.hint.is_some(), "{finding:?}");
         }

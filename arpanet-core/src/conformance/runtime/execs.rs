@@ -47,14 +47,14 @@ fn command(rig: &Rig, program: Program<'_>) -> ExecSpec {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
-    out: String,
+pub(super) struct Told {
+    pub(super) out: String,
     err: String,
     code: Option<i32>,
 }
 
 /// Reads a command's output to the end, with its input open.
-async fn read(rig: &Rig, exec: &mut Exec) -> Verdict<Told> {
+pub(super) async fn read(rig: &Rig, exec: &mut Exec) -> Verdict<Told> {
     let mut told = Told::default();
     let reading = async {
         while let Some(output) = exec.output.recv().await {

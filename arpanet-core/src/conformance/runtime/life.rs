@@ -382,6 +382,10 @@ async fn what_it_can_not_do_answers_unsupported(rig: &Rig) -> Verdict {
         let answer = runtime.set_label(&name(0)?, "team", None).await;
         refused("set_label", answer, &unsupported)?;
     }
+    if !runtime.capabilities().resolver {
+        let answer = runtime.set_resolver(&name(0)?, None).await;
+        refused("set_resolver", answer, &unsupported)?;
+    }
     if !runtime.capabilities().exec {
         let container = started(rig, 0, Program::Wait).await?;
         let command = crate::runtime::ExecSpec::new(rig.command(Program::Exit(0)));

@@ -4,6 +4,7 @@ mod execs;
 mod labels;
 mod life;
 mod logs;
+mod resolvers;
 mod watching;
 
 use std::future::Future;
@@ -35,6 +36,8 @@ pub enum Program<'a> {
     Env(&'a str),
     /// Writes what it reads until there is no more, and ends.
     Cat,
+    /// Writes the name servers that it asks, one a line, and ends.
+    Servers,
     /// There is no such program.
     Missing,
 }
@@ -62,6 +65,10 @@ pub trait RuntimeRig: Send + Sync + 'static {
             }
             Program::Env(name) => format!("echo \"${name}\""),
             Program::Cat => "exec cat".to_owned(),
+            Program::Servers => {
+                "while read -r word server rest; do [ \"$word\" = nameserver ] && echo \"$server\"; done </etc/resolv.conf; exit 0"
+                    .to_owned()
+            }
             Program::Missing => return vec!["/nonexistent/program".to_owned()],
         };
         vec!["/bin/sh".to_owned(), "-c".to_owned(), script]
@@ -116,6 +123,7 @@ fn suite() -> Vec<Check<Rig>> {
         watching::checks(),
         logs::checks(),
         execs::checks(),
+        resolvers::checks(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use arpanet_core::admission::Password;
 use arpanet_core::cluster::ClusterEvent;
-use arpanet_core::discovery::Health;
+use arpanet_core::discovery::{Health, Instance, Selector};
 use arpanet_core::health::{ContainerHealth, Prober};
 use arpanet_core::memory::{Ailment, World};
 use arpanet_core::runtime::{Check, ContainerSpec, EngineHealth, RestartPolicy};
-use arpanet_core::{Cluster, ContainerName, NodeAddr, Result};
+use arpanet_core::watch::{Change, Watch};
+use arpanet_core::{Cluster, ContainerName, InstanceId, NodeAddr, Result};
 use async_trait::async_trait;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::Instant;
@@ -63,6 +64,22 @@ async fn steady(world: &World, at: &str, wanted: usize, time: Duration) {
     while Instant::now() < end {
         assert_eq!(world.lookup(at, "web").len(), wanted);
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Notes every health that is told of an instance.
+async fn follow(
+    mut watch: Watch<InstanceId, Instance>,
+    seen: Arc<Mutex<Vec<(InstanceId, Health)>>>,
+) {
+    while let Some(change) = watch.next().await {
+        let told: Vec<Instance> = match change {
+            Change::Snapshot(all) => all.into_values().collect(),
+            Change::Upsert(_, one) => vec![one],
+            _ => Vec::new(),
+        };
+        let told = told.into_iter().map(|one| (one.id, one.health));
+        seen.lock().unwrap().extend(told);
     }
 }
 
@@ -202,7 +219,8 @@ async fn a_restarted_container_has_to_pass_anew_and_an_ended_one_is_not_asked() 
     // Between two looks nobody sees that it was gone.
     ail(&world, "0.1", "w1", fails("starting"));
     world.end_container("0.1", &name("w1"), 1).unwrap();
-    count(&world, "0.1", 0).await;
+    let gone = count(&world, "0.1", 0).await;
+    assert!(gone < Duration::from_millis(200), "{gone:?}");
     steady(&world, "0.1", 0, Duration::from_secs(5)).await;
     ail(&world, "0.1", "w1", None);
     count(&world, "0.1", 1).await;
@@ -242,9 +260,17 @@ async fn a_new_agent_keeps_what_serves_in_lookups_and_leaves_nothing_stale() {
     // While nobody asks, one of them comes to fail.
     ail(&world, "0.2", "w2", fails("no database"));
     world.settle().await;
+    let watch = nodes[0].discovery().watch(Selector::All).await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let following = tokio::spawn(follow(watch, Arc::clone(&seen)));
     let membership = world.store("0.2").load().unwrap().unwrap();
     let cluster = world.cluster("0.2");
     cluster.resume(membership).await.unwrap();
+    following.abort();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    let of_w1 = seen.iter().filter(|(id, _)| id.as_str().contains(":w1:"));
+    let of_w1: Vec<Health> = of_w1.map(|(_, health)| *health).collect();
+    assert_eq!(of_w1, [Health::Suspended, Health::Passing]);
     // The one that passes is back with its agent, with no moment out of lookups after that; the other is not.
     steady(&world, "0.1", 1, Duration::from_secs(60)).await;
     assert!(matches!(

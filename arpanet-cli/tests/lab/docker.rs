@@ -1,6 +1,6 @@
 //! Real docker engines, one in each host.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arpanet_lab::Ending;
 
@@ -174,4 +174,73 @@ async fn every_engine_is_reached_at_its_nodes_address_by_root_and_by_nobody_else
     );
     assert_eq!(user.code, Some(1), "{user:?}");
     assert!(user.err.contains("permission denied"), "{user:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_while_its_engine_is_away_leaves_living_containers_their_network() {
+    let Some(site) = Site::up_with_docker(2).await else {
+        return;
+    };
+    // As docker's users have it who want their containers to outlive the engine.
+    let live = "mkdir -p /etc/docker && echo '{\"live-restore\": true}' > /etc/docker/daemon.json";
+    site.command("node2", &["sh", "-c", live]);
+    site.lab.end_docker("node2", Ending::InOrder).await.unwrap();
+    site.lab.start_docker("node2").await.unwrap();
+    site.cluster();
+    site.ok("node2", WEB);
+    site.ok("node2", &WEB.replace("w1", "w2"));
+    site.ok(
+        "node1",
+        "run --image arpanet2-lab --net 10.1.0.0/16 --name c1 -- sleep 600",
+    );
+    let both = web(&site, "node1");
+    assert_eq!(both.len(), 2);
+    let fetch = |ip: &str| {
+        let fetched = site.arpanet2(
+            "node1",
+            &format!("exec c1 -- timeout 3 wget -qO /tmp/b http://{ip}/busybox"),
+        );
+        fetched.code == Some(0)
+    };
+    assert!(both.iter().all(|ip| fetch(ip)));
+
+    site.lab.end_docker("node2", Ending::InOrder).await.unwrap();
+    let pid = site.run("node2", "cat /run/arpanet2/agent.lock").out;
+    assert_eq!(site.run("node2", &format!("kill -9 {pid}")).code, Some(0));
+    site.ok("node2", "start");
+    // Longer than what was told before and is not told again is kept by others.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        assert!(both.iter().all(|ip| fetch(ip)), "{}", site.log("node2"));
+        let mut now = web(&site, "node1");
+        now.sort();
+        let mut before = both.clone();
+        before.sort();
+        assert_eq!(now, before, "{}", site.log("node2"));
+    }
+    assert!(
+        site.log("node2")
+            .contains("the container engine does not say yet")
+    );
+
+    // One ends while nobody is told.
+    let ended = site.command(
+        "node2",
+        &["sh", "-c", "kill -9 $(pgrep -of 'httpd -f -p 80')"],
+    );
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    site.lab.start_docker("node2").await.unwrap();
+    until(
+        "only what lives is left",
+        LIMIT,
+        || web(&site, "node1"),
+        |web| web.len() == 1,
+    );
+    let left = web(&site, "node1").remove(0);
+    assert!(both.contains(&left) && fetch(&left));
+    let listed = site.ok("node2", "ps");
+    assert!(
+        listed.contains("running") && listed.contains("exited (137)"),
+        "{listed}"
+    );
 }

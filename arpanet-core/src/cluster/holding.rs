@@ -4,19 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{self, Wanted};
 use super::reconcile::{Applied, Outcome};
-use super::{ClusterEvent, Node, record};
+use super::{ClusterEvent, Node, record, reserve};
 use crate::overlay::{AttachAddr, Attachment};
 use crate::runtime::ContainerState;
 use crate::{Claim, ContainerName, InstanceId, Result};
 
 impl Node {
     pub(super) async fn reconcile_containers(&self, applied: &mut Applied, outcome: &mut Outcome) {
-        let is_first = applied.attached.is_none();
         if let Err(error) = self.load_attached(applied).await {
             outcome.rest.push(error);
             return;
         }
-        if is_first {
+        let known = self.runtime.is_none() || self.view().containers_known;
+        if !known {
+            outcome
+                .rest
+                .extend(self.keep_inherited(applied).await.err());
+        } else if !std::mem::replace(&mut applied.has_begun, true) {
             self.follow_checks(applied);
             self.hear_first().await;
         }
@@ -33,9 +37,7 @@ impl Node {
                 },
             )
         };
-        if self.runtime.is_none() || self.view().containers_known {
-            self.release(applied, &wanted, outcome).await;
-        }
+        self.release(applied, &wanted, known, outcome).await;
         self.hold_reserved(applied, outcome).await;
         for container in &wanted {
             if let Err(error) = self.hold(applied, container).await {
@@ -59,8 +61,43 @@ impl Node {
     }
 
     /// Takes back all that no container here wants any more: instances first, so that nobody is sent there; then the
-    /// address, then the claim to it.
-    async fn release(&self, applied: &mut Applied, wanted: &[Wanted], outcome: &mut Outcome) {
+    /// address, then the claim to it. While it is not known which containers there are, nothing of theirs is taken back.
+    async fn release(
+        &self,
+        applied: &mut Applied,
+        wanted: &[Wanted],
+        known: bool,
+        outcome: &mut Outcome,
+    ) {
+        if known {
+            self.release_instances(applied, wanted, outcome).await;
+            self.release_addresses(applied, wanted, outcome).await;
+        }
+        let mut claims: BTreeSet<String> = self.view().reserved_keys();
+        claims.extend(
+            wanted
+                .iter()
+                .flat_map(|container| container.claims.keys().cloned()),
+        );
+        let mut stale: BTreeSet<String> = applied.claims.keys().cloned().collect();
+        stale.extend(self.view().records.claim_keys_of(self.me).cloned());
+        stale.retain(|key| known || reserve::is_reserved(key));
+        for key in stale.into_iter().filter(|key| !claims.contains(key)) {
+            match self.discovery.retract(&key).await {
+                Ok(()) => {
+                    applied.claims.remove(&key);
+                }
+                Err(error) => outcome.rest.push(error),
+            }
+        }
+    }
+
+    async fn release_instances(
+        &self,
+        applied: &mut Applied,
+        wanted: &[Wanted],
+        outcome: &mut Outcome,
+    ) {
         let instances: BTreeSet<&InstanceId> = wanted
             .iter()
             .flat_map(|container| container.instances.keys())
@@ -79,6 +116,14 @@ impl Node {
                 Err(error) => outcome.rest.push(error),
             }
         }
+    }
+
+    async fn release_addresses(
+        &self,
+        applied: &mut Applied,
+        wanted: &[Wanted],
+        outcome: &mut Outcome,
+    ) {
         let addrs: BTreeSet<(ContainerName, AttachAddr)> = wanted
             .iter()
             .flat_map(|container| {
@@ -96,22 +141,6 @@ impl Node {
         for key in attached {
             if let Err(error) = self.detach(applied, &key).await {
                 outcome.releases.insert(key.0, error);
-            }
-        }
-        let mut claims: BTreeSet<String> = self.view().reserved_keys();
-        claims.extend(
-            wanted
-                .iter()
-                .flat_map(|container| container.claims.keys().cloned()),
-        );
-        let mut stale: BTreeSet<String> = applied.claims.keys().cloned().collect();
-        stale.extend(self.view().records.claim_keys_of(self.me).cloned());
-        for key in stale.into_iter().filter(|key| !claims.contains(key)) {
-            match self.discovery.retract(&key).await {
-                Ok(()) => {
-                    applied.claims.remove(&key);
-                }
-                Err(error) => outcome.rest.push(error),
             }
         }
         applied

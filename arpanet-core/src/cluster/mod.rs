@@ -12,6 +12,7 @@ mod foreign;
 mod gate;
 mod given;
 mod holding;
+mod inherited;
 mod network;
 mod owning;
 mod plan;

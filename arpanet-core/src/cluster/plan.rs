@@ -1,6 +1,7 @@
 //! What the containers of this host want of the cluster. Pure.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use super::given::{self, GIVEN_LABEL};
 use super::record;
@@ -67,6 +68,20 @@ impl Wanted {
             self.instances.insert(id, instance);
         }
     }
+}
+
+/// Whether an instance of this node is what a container with this name provides at this address, by its id.
+pub(super) fn provides(
+    me: NodeAddr,
+    container: &ContainerName,
+    ip: Ipv4Addr,
+    instance: &Instance,
+) -> bool {
+    let id = instance.id.as_str();
+    let named = id.strip_prefix(&format!("{me}:{container}:{ip}"));
+    instance.ip == ip
+        && (named.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            || *id == format!("{me}:{ip}:{}", instance.service))
 }
 
 /// What the containers that live want. `serves` says whether one should get traffic; `earlier` is the age of this node's

@@ -22,6 +22,10 @@ pub(super) struct Applied {
     states: BTreeMap<NodeAddr, MemberState>,
     wide: Vec<AppAddr>,
     wide_told: bool,
+    /// The containers were known once.
+    pub(super) has_begun: bool,
+    /// What an earlier process registered was registered anew.
+    pub(super) is_inherited: bool,
     /// `None` until the overlay was asked what an earlier process left.
     pub(super) attached: Option<BTreeMap<(ContainerName, AttachAddr), Option<NetNamespace>>>,
     pub(super) claims: BTreeMap<String, Option<Bytes>>,

@@ -20,6 +20,11 @@ fn is_reservation(me: NodeAddr, claim: &Claim) -> bool {
     claim.node == me && claim.container.as_str() == RESERVED
 }
 
+/// Whether a record's key is that of a reservation.
+pub(super) fn is_reserved(key: &str) -> bool {
+    key.rsplit('/').next() == Some(RESERVED)
+}
+
 impl View {
     /// The reservations that an earlier process made, and that came back with this node's records.
     pub(super) fn adopt_reservations(&mut self, me: NodeAddr) {

@@ -184,6 +184,10 @@ impl Node {
                 .problems()
                 .map(|(name, problem)| format!("the container {name}: {problem}")),
         );
+        if self.runtime.is_some() && !self.view().containers_known {
+            let what = "the container engine does not say yet which containers there are: what they have is kept";
+            now.insert(what.to_owned());
+        }
         for what in now.difference(told) {
             self.emit(ClusterEvent::Trouble { what: what.clone() });
         }

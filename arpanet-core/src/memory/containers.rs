@@ -126,6 +126,8 @@ pub(super) struct Engine {
     pub(super) containers: BTreeMap<ContainerName, Simulated>,
     hub: Option<WatchHub<ContainerName, Container>>,
     made: u64,
+    /// It answers nobody; its containers live on.
+    pub(super) away: bool,
 }
 
 impl Engine {
@@ -137,15 +139,39 @@ impl Engine {
     }
 
     pub(super) fn hub(&mut self) -> WatchHub<ContainerName, Container> {
-        let containers = &self.containers;
-        let fill = || {
+        if self.hub.is_none() {
             let hub = WatchHub::new();
-            for (name, simulated) in containers {
-                hub.upsert(name.clone(), simulated.container.clone());
-            }
-            hub
+            hub.set_stale(true);
+            self.hub = Some(hub);
+            self.tell_all();
+        }
+        self.hub.get_or_insert_default().clone()
+    }
+
+    /// It goes away, or is back and tells what changed meanwhile. Whether that is a change.
+    pub(super) fn set_away(&mut self, away: bool) -> bool {
+        let before = std::mem::replace(&mut self.away, away);
+        if let Some(hub) = &self.hub
+            && away
+        {
+            hub.set_stale(true);
+        }
+        self.tell_all();
+        before != away
+    }
+
+    /// Tells all there is, unless it is away.
+    fn tell_all(&self) {
+        let Some(hub) = self.hub.as_ref().filter(|_| !self.away) else {
+            return;
         };
-        self.hub.get_or_insert_with(fill).clone()
+        let containers = self.containers.iter();
+        hub.replace(
+            containers
+                .map(|(name, simulated)| (name.clone(), simulated.container.clone()))
+                .collect(),
+        );
+        hub.set_stale(false);
     }
 
     /// The agent's process is gone, and what it watched with.
@@ -156,6 +182,9 @@ impl Engine {
     }
 
     fn tell(&self, name: &ContainerName) {
+        if self.away {
+            return;
+        }
         if let (Some(hub), Some(simulated)) = (&self.hub, self.containers.get(name)) {
             hub.upsert(name.clone(), simulated.container.clone());
         }
@@ -324,7 +353,7 @@ impl Engine {
         if let Some(namespace) = &simulated.container.namespace {
             router.remove_namespace(namespace);
         }
-        if let Some(hub) = &self.hub {
+        if let Some(hub) = self.hub.as_ref().filter(|_| !self.away) {
             hub.remove(name);
         }
         true

@@ -35,6 +35,25 @@ impl World {
         self.act(|state, now| end_process(state, index, now));
     }
 
+    /// The host's container engine stops, and its containers live on, as docker's live-restore has it: what is asked of it
+    /// is [`Unavailable`](crate::ErrorKind::Unavailable), and watches are stale. A second call does nothing.
+    pub fn stop_engine(&self, place: impl Place) {
+        self.set_engine_away(place, true);
+    }
+
+    /// The host's container engine is back, and tells what changed meanwhile. A second call does nothing.
+    pub fn start_engine(&self, place: impl Place) {
+        self.set_engine_away(place, false);
+    }
+
+    fn set_engine_away(&self, place: impl Place, away: bool) {
+        let index = place.host(self);
+        self.act(|state, _| {
+            let changed = state.hosts[index].engine.set_away(away);
+            state.activity += u64::from(changed);
+        });
+    }
+
     /// Gives a host its power back; the agent is the test's to start. A second call does nothing.
     pub fn start(&self, place: impl Place) {
         let index = place.host(self);

@@ -59,8 +59,15 @@ impl MemoryRuntime {
         operation: &'static str,
         act: impl FnOnce(&mut State, HostIndex) -> Result<R>,
     ) -> Result<R> {
+        let at_engine = |state: &mut State, host: HostIndex| {
+            if state.hosts[host].engine.away {
+                let message = "the container engine is away";
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            act(state, host)
+        };
         self.seat
-            .enter(act)
+            .enter(at_engine)
             .map_err(|error| error.operation(operation).backend(BACKEND))
     }
 
@@ -172,9 +179,11 @@ impl Runtime for MemoryRuntime {
     }
 
     async fn watch(&self) -> Result<Watch<ContainerName, Container>> {
-        self.act("watch containers", |state, host| {
-            Ok(state.hosts[host].engine.hub().watch())
-        })
+        // Also of one that is away: it begins without.
+        let watch = self
+            .seat
+            .enter(|state, host| Ok(state.hosts[host].engine.hub().watch()));
+        watch.map_err(|error| error.operation("watch containers").backend(BACKEND))
     }
 
     async fn logs(

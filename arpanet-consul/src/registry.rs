@@ -247,8 +247,14 @@ impl Registry {
         .await
     }
 
+    fn is_held(&self, registration: &Registration) -> bool {
+        self.held().get(&registration.instance.id) == Some(registration)
+    }
+
     async fn is_done(&self, task: &Task) -> Result<()> {
         match task {
+            // Somebody deregistered it, or registered something else, meanwhile: that call has the rest.
+            Task::Register(registration) if !self.is_held(registration) => Ok(()),
             Task::Register(Registration { instance, .. }) => {
                 self.confirmed(instance.service.as_str(), |entries| {
                     is_shown(entries, &self.at, instance)
@@ -261,14 +267,10 @@ impl Registry {
 
     async fn tell_again(&self, task: &Task) -> Result<()> {
         match task {
-            Task::Register(registration) => {
-                // Somebody may have deregistered it meanwhile.
-                let is_held = self.held().get(&registration.instance.id) == Some(registration);
-                if is_held {
-                    self.tell(registration, true).await?;
-                }
-                Ok(())
+            Task::Register(registration) if self.is_held(registration) => {
+                self.tell(registration, true).await
             }
+            Task::Register(_) => Ok(()),
             Task::Deregister { at_consul, .. } => {
                 self.forget(at_consul).await?;
                 // Of all that it is told, only a registration has the agent try the catalogue again.

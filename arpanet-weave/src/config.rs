@@ -1,0 +1,284 @@
+//! What can be set, with its meaning and a sensible range.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use arpanet_core::AppNet;
+use arpanet_core::addr::UNDERLAY_PORT;
+use serde::{Deserialize, Serialize};
+
+use crate::RouterPassword;
+
+/// Where the router's namespace is pinned unless told. Under `/run`: it goes with the kernel.
+const PIN: &str = "/run/arpanet2/router";
+
+/// What becomes of a weave router that runs already and that arpanet2 has not launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ForeignRouter {
+    /// The launch is refused, and says what runs there.
+    #[default]
+    Refuse,
+    /// It carries the overlay as it is. It is told of peers, and otherwise left as it is, also by `reset`. The others need
+    /// its name, which is in this node's announcement.
+    Use,
+}
+
+/// What a [`WeaveOverlay`](crate::WeaveOverlay) is made of. Durations are in whole milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct WeaveConfig {
+    /// The file in which all changes to the host stand, to be undone.
+    pub ledger: PathBuf,
+    /// The folder of the router that is launched: its database, its log, and what is known of its process. It is made, mode
+    /// 0700, and removed by `reset`.
+    pub folder: PathBuf,
+    /// Where the namespace between host, overlay and containers is pinned. `/run/arpanet2/router` unless told.
+    #[serde(default = "pin")]
+    pub pin: PathBuf,
+    /// Where the router's HTTP API is, as `IP:PORT` or as the path of a unix socket. `127.0.0.1:6784` unless told; a path is
+    /// out of reach for other users of the host. Whoever reaches it rules the router.
+    #[serde(default = "http")]
+    pub http: String,
+    /// The program `weaver`, which is launched unless a router runs already. `None`: one has to run.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
+    /// What becomes of a router that runs already.
+    #[serde(default)]
+    pub foreign: ForeignRouter,
+    /// The routers' port on the underlay: TCP and UDP, and the next one for UDP too. 6783 unless told; the same on all nodes.
+    #[serde(default = "port")]
+    pub port: u16,
+    /// The TCP port of joins, whose answers keep to the underlay. 51820 unless told.
+    #[serde(default = "join_port")]
+    pub join_port: u16,
+    /// The weave bridge. `weave` unless told.
+    #[serde(default = "bridge")]
+    pub bridge: String,
+    /// The largest packet inside, in bytes: 576 to 65,535 less what weave adds. `None`: the underlay's less 124, at most 1376,
+    /// which is weave's own choice. All nodes have to have the same or larger.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// Whether the router may use the kernel's Open vSwitch datapath, where there is one: several times as fast. Only the tools of
+    /// Open vSwitch remove it, so `reset` then leaves a device `datapath` and says so. Off unless told.
+    #[serde(default)]
+    pub fast_datapath: bool,
+    /// Whether routers encrypt what they send each other. All nodes alike.
+    #[serde(default = "yes")]
+    pub encryption: bool,
+    /// The password of a weave network that was there before. `None`: derived from the cluster's key.
+    #[serde(default)]
+    pub password: Option<RouterPassword>,
+    /// How long the router may take for one answer: 100 to 60,000.
+    #[serde(default = "request_ms")]
+    pub request_ms: u32,
+    /// How long a router that is launched may take until it is ready: 1,000 to 120,000.
+    #[serde(default = "launch_ms")]
+    pub launch_ms: u32,
+    /// Application networks that the host must not have on a link of its own: preflight looks for them.
+    #[serde(default)]
+    pub networks: Vec<AppNet>,
+    /// The DNS servers that the host asks: preflight looks whether the overlay would hide them.
+    #[serde(default)]
+    pub resolvers: Vec<IpAddr>,
+    /// Whether all users of the host, not only root, may open the docker APIs of the cluster.
+    #[serde(default)]
+    pub open_docker_plane: bool,
+}
+
+fn pin() -> PathBuf {
+    PathBuf::from(PIN)
+}
+
+fn http() -> String {
+    "127.0.0.1:6784".to_owned()
+}
+
+const fn port() -> u16 {
+    6783
+}
+
+const fn join_port() -> u16 {
+    UNDERLAY_PORT
+}
+
+fn bridge() -> String {
+    "weave".to_owned()
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn request_ms() -> u32 {
+    3_000
+}
+
+const fn launch_ms() -> u32 {
+    20_000
+}
+
+impl WeaveConfig {
+    /// The overlay whose changes to the host stand in this file, and whose router lives in this folder.
+    #[must_use]
+    pub fn new(ledger: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            ledger: ledger.into(),
+            folder: folder.into(),
+            pin: pin(),
+            http: http(),
+            binary: None,
+            foreign: ForeignRouter::default(),
+            port: port(),
+            join_port: join_port(),
+            bridge: bridge(),
+            mtu: None,
+            fast_datapath: false,
+            encryption: true,
+            password: None,
+            request_ms: request_ms(),
+            launch_ms: launch_ms(),
+            networks: Vec::new(),
+            resolvers: Vec::new(),
+            open_docker_plane: false,
+        }
+    }
+
+    /// With the namespace between host, overlay and containers pinned elsewhere.
+    #[must_use]
+    pub fn pin(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pin = path.into();
+        self
+    }
+
+    /// With the router's HTTP API elsewhere.
+    #[must_use]
+    pub fn http(mut self, at: impl Into<String>) -> Self {
+        self.http = at.into();
+        self
+    }
+
+    /// Launching this program where no router runs.
+    #[must_use]
+    pub fn binary(mut self, program: impl AsRef<Path>) -> Self {
+        self.binary = Some(program.as_ref().to_owned());
+        self
+    }
+
+    /// With a router that runs already treated so.
+    #[must_use]
+    pub const fn foreign(mut self, foreign: ForeignRouter) -> Self {
+        self.foreign = foreign;
+        self
+    }
+
+    /// With routers on another port of the underlay.
+    #[must_use]
+    pub const fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// With joins on another port of the underlay.
+    #[must_use]
+    pub const fn join_port(mut self, port: u16) -> Self {
+        self.join_port = port;
+        self
+    }
+
+    /// With packets of at most this size inside, in bytes.
+    #[must_use]
+    pub const fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// With or without the kernel's Open vSwitch datapath.
+    #[must_use]
+    pub const fn fast_datapath(mut self, fast: bool) -> Self {
+        self.fast_datapath = fast;
+        self
+    }
+
+    /// With or without encryption between routers.
+    #[must_use]
+    pub const fn encryption(mut self, encryption: bool) -> Self {
+        self.encryption = encryption;
+        self
+    }
+
+    /// In a weave network that was there before, with this password.
+    #[must_use]
+    pub fn password(mut self, password: RouterPassword) -> Self {
+        self.password = Some(password);
+        self
+    }
+
+    /// With this long for an answer of the router, in milliseconds.
+    #[must_use]
+    pub const fn request_ms(mut self, limit: u32) -> Self {
+        self.request_ms = limit;
+        self
+    }
+
+    /// With this long for a router that is launched, in milliseconds.
+    #[must_use]
+    pub const fn launch_ms(mut self, limit: u32) -> Self {
+        self.launch_ms = limit;
+        self
+    }
+
+    /// With these application networks declared.
+    #[must_use]
+    pub fn networks(mut self, networks: Vec<AppNet>) -> Self {
+        self.networks = networks;
+        self
+    }
+
+    /// On a host that asks these DNS servers.
+    #[must_use]
+    pub fn resolvers(mut self, resolvers: Vec<IpAddr>) -> Self {
+        self.resolvers = resolvers;
+        self
+    }
+
+    /// With the docker APIs of the cluster open to all users of the host.
+    #[must_use]
+    pub const fn open_docker_plane(mut self, open: bool) -> Self {
+        self.open_docker_plane = open;
+        self
+    }
+
+    pub(crate) fn request_limit(&self) -> Duration {
+        Duration::from_millis(self.request_ms.into())
+    }
+
+    pub(crate) fn launch_limit(&self) -> Duration {
+        Duration::from_millis(self.launch_ms.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_as_weave_has_it_and_what_is_unknown_is_refused() {
+        let read = |text: &str| serde_json::from_str::<WeaveConfig>(text);
+        let least = read(r#"{"ledger": "/l", "folder": "/f"}"#).unwrap();
+        assert_eq!(least, WeaveConfig::new("/l", "/f"));
+        assert_eq!((least.port, least.http.as_str()), (6783, "127.0.0.1:6784"));
+        let foreign = read(r#"{"ledger": "/l", "folder": "/f", "foreign": "use"}"#).unwrap();
+        assert_eq!(foreign.foreign, ForeignRouter::Use);
+        assert!(read(r#"{"ledger": "/l", "folder": "/f", "pasword": "x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_password_does_not_show() {
+        let config = WeaveConfig::new("/l", "/f").password(RouterPassword::new("Apples"));
+        assert!(!format!("{config:?}").contains("Apples"));
+    }
+}

@@ -1,0 +1,122 @@
+//! Failures of the router as errors of this backend.
+
+use std::error::Error as StdError;
+use std::io;
+
+use arpanet_core::{Error, ErrorKind};
+use reqwest::StatusCode;
+
+pub(crate) const BACKEND: &str = "weave";
+
+/// An error of this backend.
+pub(crate) fn own(kind: ErrorKind, message: impl Into<String>) -> Error {
+    Error::new(kind, message).backend(BACKEND)
+}
+
+/// An error of the system below.
+pub(crate) fn system(message: impl Into<String>, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        _ => ErrorKind::Internal,
+    };
+    own(kind, message).with_source(error)
+}
+
+/// What an answer other than a good one means.
+pub(crate) fn answered(at: &str, status: StatusCode, body: &str) -> Error {
+    let kind = match status.as_u16() {
+        400 => ErrorKind::InvalidInput,
+        404 | 405 | 501 => ErrorKind::Incompatible,
+        503 => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    };
+    own(kind, sentence(at, status, body))
+}
+
+/// The router's words as one sentence.
+fn sentence(at: &str, status: StatusCode, body: &str) -> String {
+    const LONGEST: usize = 300;
+    let words = body.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words: String = words.trim_end_matches('.').chars().take(LONGEST).collect();
+    if words.is_empty() {
+        let status = status.as_u16();
+        return format!("the weave router at {at} answers {status} and does not say why");
+    }
+    format!("the weave router at {at} says: {words}")
+}
+
+/// What is there, but is no weave router, or one of another time.
+pub(crate) fn unreadable(at: &str, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    own(
+        ErrorKind::Incompatible,
+        format!("what answers at {at} does not answer as a weave router does"),
+    )
+    .with_source(cause)
+    .with_hint("weave 2.8 and 2.9 are known to work")
+}
+
+/// No answer at all, or half of one.
+pub(crate) fn unanswered(at: &str, failure: reqwest::Error) -> Error {
+    if failure.is_timeout() {
+        return own(
+            ErrorKind::Timeout,
+            format!("the weave router at {at} takes too long to answer"),
+        )
+        .with_source(failure);
+    }
+    let is_half = failure.is_body() || failure.is_decode();
+    let what = if is_half {
+        "broke off in the middle of an answer"
+    } else {
+        "does not answer"
+    };
+    own(
+        ErrorKind::Unavailable,
+        format!("the weave router at {at} {what}"),
+    )
+    .with_source(failure)
+}
+
+/// Whether nobody is there: nothing listens, or there is not even a socket.
+pub(crate) fn is_nobody(error: &Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            );
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_its_kind_and_the_words_of_the_router() {
+        for (status, kind) in [
+            (400, ErrorKind::InvalidInput),
+            (404, ErrorKind::Incompatible),
+            (500, ErrorKind::Internal),
+            (503, ErrorKind::Unavailable),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = answered("127.0.0.1:6784", status, "invalid\n peer name.");
+            assert_eq!(error.kind(), kind);
+            assert_eq!(
+                error.to_string(),
+                "the weave router at 127.0.0.1:6784 says: invalid peer name"
+            );
+            assert!(
+                answered("there", status, " ")
+                    .to_string()
+                    .contains(status.as_str())
+            );
+        }
+    }
+}

@@ -1,0 +1,614 @@
+//! The router's life: found, launched, or refused; and ended.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use arpanet_core::admission::Membership;
+use arpanet_core::{Error, ErrorKind, Result};
+use arpanet_netlink::{Namespace, Netlink};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::config::{ForeignRouter, WeaveConfig};
+use crate::error::{is_nobody, own, system};
+use crate::leftovers::{self, DATABASE, LOG, SENTINEL};
+use crate::password::fingerprint;
+use crate::record::{Process, Record};
+use crate::report::Report;
+use crate::{PeerName, RouterPassword};
+
+/// How often a router that starts is asked.
+const ASKING: Duration = Duration::from_millis(50);
+/// How long one that is told to end may take, before it is killed.
+const ENDING: Duration = Duration::from_secs(5);
+/// Where it finds iptables.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How much of its log is told when it does not start.
+const TAIL: usize = 1_000;
+
+/// The router that carries the overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Carrier {
+    pub(crate) name: PeerName,
+    /// arpanet2 launched it, now or in an earlier process.
+    pub(crate) is_ours: bool,
+    /// This call launched it.
+    pub(crate) is_new: bool,
+}
+
+/// What is known of who answers at the router's HTTP address.
+#[derive(Debug)]
+enum Found {
+    Nobody,
+    /// The one that was launched, and as it is wanted now.
+    Ours,
+    /// The one that was launched, but not as it is wanted now.
+    Outdated,
+    /// One that somebody else launched.
+    Foreign(Box<Report>),
+}
+
+/// Finds, launches and ends the router of a host.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    config: WeaveConfig,
+    host: Namespace,
+    client: Client,
+    /// One thing at a time.
+    turn: Mutex<()>,
+}
+
+impl Launcher {
+    pub(crate) fn new(config: &WeaveConfig, host: &Namespace) -> Result<Self> {
+        Ok(Self {
+            config: config.clone(),
+            host: host.clone(),
+            client: Client::new(&config.http, config.request_limit())?,
+            turn: Mutex::default(),
+        })
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Sees to it that a router runs, and is ready. A second call finds it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] where another router, or something else, is in its place, or holds its database;
+    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Timeout`] where it does not start, with what it wrote.
+    pub(crate) async fn ensure(&self, membership: &Membership) -> Result<Carrier> {
+        let _turn = self.turn.lock().await;
+        let wanted = self.wanted(membership)?;
+        let record = Record::read(&self.config.folder)?;
+        match self.find(record.as_ref(), &wanted).await? {
+            Found::Ours => match self.wait(&wanted, record.as_ref()).await {
+                Ok(()) => return Ok(wanted.carrier(false)),
+                // It runs, but does not work any more.
+                Err(error) => tracing::warn!(%error, "the weave router is launched again"),
+            },
+            Found::Outdated => {
+                tracing::info!("the weave router is launched again, as it is wanted now")
+            }
+            Found::Foreign(report) => return self.take(&report),
+            Found::Nobody => {}
+        }
+        if let Some(record) = &record {
+            end(record).await?;
+        }
+        self.launch(&wanted, record).await
+    }
+
+    /// Looks for what would make [`ensure`](Self::ensure) fail, and changes nothing.
+    pub(crate) async fn preflight(&self) -> Result<()> {
+        let record = Record::read(&self.config.folder)?;
+        if record
+            .as_ref()
+            .is_some_and(|record| record.alive().is_some())
+        {
+            return Ok(());
+        }
+        match self.client.report().await {
+            Ok(report) => self.take(&report).map(drop),
+            Err(error) if is_nobody(&error) => {
+                self.program()?;
+                self.database_is_free()
+            }
+            Err(error) => Err(self.occupied(error)),
+        }
+    }
+
+    /// Whether the router that was launched has ended by itself.
+    pub(crate) fn has_died(&self) -> bool {
+        Record::read(&self.config.folder)
+            .is_ok_and(|record| record.is_some_and(|record| record.alive().is_none()))
+    }
+
+    /// Ends the router that was launched and removes what it leaves. What somebody else launched, or a bridge that was there
+    /// before, stays. A second call does nothing.
+    ///
+    /// # Errors
+    /// The first failure, after everything was tried.
+    pub(crate) async fn remove(&self, host: &Netlink) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let Some(record) = Record::read(&self.config.folder)? else {
+            return Ok(());
+        };
+        self.clean(host, &record).await
+    }
+
+    async fn clean(&self, host: &Netlink, record: &Record) -> Result<()> {
+        end(record).await?;
+        let mut outcome = Ok(());
+        if !record.found_bridge {
+            outcome = leftovers::remove_network(host, &self.config.bridge).await;
+        }
+        if let Some(socket) = self.config.http.strip_prefix('/') {
+            let socket = Path::new("/").join(socket);
+            outcome = outcome.and(crate::record::remove_file(&socket));
+        }
+        // The last: as long as it stands, the next reset tries again.
+        outcome?;
+        leftovers::remove_files(&self.config.folder)
+    }
+
+    fn wanted(&self, membership: &Membership) -> Result<Wanted> {
+        let advertised = membership.me.advertise.map(|endpoint| endpoint.ip());
+        // Only an address of this host can be listened on; what is advertised may be a gateway's.
+        let host = match advertised {
+            Some(ip) => self.host.run(|| is_own(ip))?.then_some(ip),
+            None => None,
+        };
+        Ok(Wanted::new(&self.config, membership, host))
+    }
+
+    async fn find(&self, record: Option<&Record>, wanted: &Wanted) -> Result<Found> {
+        let runs = record.is_some_and(|record| record.alive().is_some());
+        let is_as_wanted = record.is_some_and(|record| record.fingerprint == wanted.fingerprint);
+        let mine = || {
+            if is_as_wanted {
+                Found::Ours
+            } else {
+                Found::Outdated
+            }
+        };
+        match self.client.report().await {
+            Ok(report) if runs && report.router.peer_name().and_then(PeerName::node).is_some() => {
+                Ok(mine())
+            }
+            Ok(report) => Ok(Found::Foreign(Box::new(report))),
+            // It is starting, or hangs: that is for the wait to see.
+            Err(_) if runs => Ok(mine()),
+            Err(error) if is_nobody(&error) => Ok(Found::Nobody),
+            Err(error) => Err(self.occupied(error)),
+        }
+    }
+
+    /// Somebody answers, or takes the connection, and is no router that works.
+    fn occupied(&self, error: Error) -> Error {
+        let at = &self.client.at;
+        let is_silent = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable);
+        let message = if is_silent {
+            format!("something runs at {at}, where weave's HTTP API should be, and does not answer")
+        } else {
+            format!("what runs at {at}, where weave's HTTP API should be, is no router that works")
+        };
+        own(ErrorKind::Conflict, message)
+            .with_source(error)
+            .with_hint("end it, or choose another place for the API of arpanet2's own router")
+    }
+
+    /// Uses a router that somebody else launched, or says why not.
+    fn take(&self, report: &Report) -> Result<Carrier> {
+        let router = &report.router;
+        let conflict = |why: &str, way_out: &str| {
+            let message = format!(
+                "a weave router that arpanet2 has not launched runs at {} already (version {}, name {}, of {}){why}",
+                self.client.at, report.version, router.name, router.nick_name
+            );
+            Err(own(ErrorKind::Conflict, message).with_hint(way_out))
+        };
+        if self.config.foreign == ForeignRouter::Refuse {
+            return conflict(
+                "",
+                "stop it, with \"weave reset\", or let it carry the overlay: foreign = \"use\"",
+            );
+        }
+        let Some(name) = router.peer_name() else {
+            return conflict(
+                ", whose name is no Ethernet address",
+                "arpanet2 can't tell such routers apart: give it another with --name",
+            );
+        };
+        if router.port != self.config.port {
+            return conflict(
+                &format!(", on port {} of the underlay", router.port),
+                "say so in port, on all nodes",
+            );
+        }
+        if self.config.encryption && !router.encryption {
+            return conflict(
+                ", and does not encrypt",
+                "give it a password, or say encryption = false",
+            );
+        }
+        Ok(Carrier {
+            name,
+            is_ours: false,
+            is_new: false,
+        })
+    }
+
+    fn program(&self) -> Result<&Path> {
+        let Some(program) = self.config.binary.as_deref() else {
+            return Err(own(
+                ErrorKind::Unavailable,
+                format!("no weave router runs at {}", self.client.at),
+            )
+            .with_hint(
+                "start one, or say where the program weaver is: binary = \"/usr/local/bin/weaver\"",
+            ));
+        };
+        match fs::metadata(program) {
+            Ok(file) if file.is_file() => Ok(program),
+            Ok(_) => Err(own(
+                ErrorKind::InvalidInput,
+                format!("{} is no program", program.display()),
+            )),
+            Err(error) => Err(system(
+                format!("weave's program {} is not there", program.display()),
+                error,
+            )),
+        }
+    }
+
+    /// A second router on one database waits for ever, without a word.
+    fn database_is_free(&self) -> Result<()> {
+        let path = self.config.folder.join(DATABASE);
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else {
+            return Ok(());
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((_, nix::Error::EWOULDBLOCK)) => Err(own(
+                ErrorKind::Conflict,
+                format!(
+                    "another weave router has the database {} open",
+                    path.display()
+                ),
+            )
+            .with_hint("end that one, or choose another folder")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn launch(&self, wanted: &Wanted, earlier: Option<Record>) -> Result<Carrier> {
+        let program = self.program()?;
+        self.database_is_free()?;
+        let host = self.host.handle()?;
+        let folder = &self.config.folder;
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder);
+        made.map_err(|error| system(format!("{} can't be made", folder.display()), error))?;
+        // With it the router would connect to whom it was connected to before, and to nobody it is told of now.
+        crate::record::remove_file(&folder.join(SENTINEL))?;
+        let found_bridge = match earlier {
+            Some(earlier) => earlier.found_bridge,
+            None => host.link(&self.config.bridge).await?.is_some(),
+        };
+        let mut record = Record {
+            process: None,
+            fingerprint: wanted.fingerprint.clone(),
+            found_bridge,
+        };
+        record.write(folder)?;
+        // From here to the next note nothing is awaited: a call that is dropped has either launched nothing, or noted it.
+        let started = self.spawn(program, wanted).and_then(|process| {
+            record.process = process;
+            record.write(folder)
+        });
+        let outcome = match started {
+            Ok(()) => self.wait(wanted, Some(&record)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            if let Err(failure) = self.clean(&host, &record).await {
+                tracing::error!(error = %failure, "the weave router has left something");
+            }
+            return Err(error);
+        }
+        Ok(wanted.carrier(true))
+    }
+
+    fn spawn(&self, program: &Path, wanted: &Wanted) -> Result<Option<Process>> {
+        let folder = &self.config.folder;
+        let failed = |error| system(format!("{} can't be started", program.display()), error);
+        let log = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(folder.join(LOG))
+            .map_err(failed)?;
+        let mut command = Command::new(program);
+        command
+            .args(&wanted.arguments)
+            .current_dir(folder)
+            // Nothing of this process's environment is for it: there may be a password.
+            .env_clear()
+            .env("PATH", PATH)
+            // It would ask the internet for newer versions.
+            .env("CHECKPOINT_DISABLE", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(failed)?)
+            .stderr(log)
+            // It outlives this process, and what ends this process's group.
+            .process_group(0);
+        if let Some(password) = &wanted.password {
+            command.env("WEAVE_PASSWORD", password.expose());
+        }
+        let mut child = self.host.run(|| command.spawn())?.map_err(failed)?;
+        let process = i32::try_from(child.id()).ok().and_then(Process::running);
+        // Whoever starts a process has to wait for its end.
+        let waiting = std::thread::Builder::new().name("arpanet-weave".to_owned());
+        if let Err(error) = waiting.spawn(move || child.wait()) {
+            tracing::warn!(%error, "nobody waits for the end of the weave router");
+        }
+        Ok(process)
+    }
+
+    /// Waits until the router is ready.
+    async fn wait(&self, wanted: &Wanted, record: Option<&Record>) -> Result<()> {
+        let limit = self.config.launch_limit();
+        let deadline = Instant::now() + limit;
+        let mut last = None;
+        loop {
+            if record.is_none_or(|record| record.alive().is_none()) {
+                return Err(self.told(
+                    ErrorKind::Unavailable,
+                    "the weave router ended while it started",
+                    last,
+                ));
+            }
+            let asked = async {
+                let ready = self.client.is_ready().await?;
+                Ok::<_, Error>((ready, self.client.report().await?))
+            };
+            match tokio::time::timeout_at(deadline, asked).await {
+                Ok(Ok((true, report))) if report.ready => {
+                    if report.router.peer_name() == Some(wanted.name) {
+                        return Ok(());
+                    }
+                    let message = format!(
+                        "the router at {} calls itself {} instead of {}",
+                        self.client.at, report.router.name, wanted.name
+                    );
+                    return Err(own(ErrorKind::Conflict, message));
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => {}
+            }
+            if Instant::now() >= deadline {
+                let message = format!("the weave router is not ready after {limit:?}");
+                return Err(self.told(ErrorKind::Timeout, &message, last));
+            }
+            tokio::time::sleep(ASKING).await;
+        }
+    }
+
+    /// With what the router wrote, or else the last answer, as the cause.
+    fn told(&self, kind: ErrorKind, message: &str, last: Option<Error>) -> Error {
+        let error = own(kind, message);
+        let log = self.config.folder.join(LOG);
+        match tail(&log) {
+            Ok(words) if !words.is_empty() => error.with_source(own(kind, words)),
+            _ => match last {
+                Some(last) => error.with_source(last),
+                None => error.with_hint(
+                    "it has not written a word: a second router on one database waits so",
+                ),
+            },
+        }
+    }
+}
+
+/// What a router is launched with.
+#[derive(Debug)]
+struct Wanted {
+    name: PeerName,
+    arguments: Vec<OsString>,
+    password: Option<RouterPassword>,
+    fingerprint: String,
+}
+
+impl Wanted {
+    fn new(config: &WeaveConfig, membership: &Membership, host: Option<IpAddr>) -> Self {
+        let name = PeerName::of(membership.me.node);
+        let password = config.encryption.then(|| {
+            let given = config.password.clone();
+            given.unwrap_or_else(|| RouterPassword::of(membership))
+        });
+        let arguments = arguments(config, name, membership.me.name.as_str(), host);
+        let program = config.binary.as_deref().map(Path::to_string_lossy);
+        let texts: Vec<_> = arguments
+            .iter()
+            .map(|argument| argument.to_string_lossy())
+            .collect();
+        let secret = password.as_ref().map_or("", RouterPassword::expose);
+        let parts = texts.iter().map(AsRef::as_ref);
+        let fingerprint =
+            fingerprint(parts.chain([program.as_deref().unwrap_or_default(), secret]));
+        Self {
+            name,
+            arguments,
+            password,
+            fingerprint,
+        }
+    }
+
+    const fn carrier(&self, is_new: bool) -> Carrier {
+        Carrier {
+            name: self.name,
+            is_ours: true,
+            is_new,
+        }
+    }
+}
+
+/// The router's arguments. No peers: where it was launched before it takes those from its database instead, and says nothing.
+/// No status port: everybody may ask there, also for what ends the router. Without docker, addresses and DNS, which are
+/// arpanet2's own.
+fn arguments(
+    config: &WeaveConfig,
+    name: PeerName,
+    nickname: &str,
+    host: Option<IpAddr>,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut add = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
+        arguments.push(name.into());
+        arguments.push(value.as_ref().to_owned());
+    };
+    if let Some(ip) = host {
+        add("--host", &ip.to_string());
+    }
+    add("--port", &config.port.to_string());
+    add("--name", &name.to_string());
+    add("--nickname", &nickname);
+    add("--weave-bridge", &config.bridge);
+    add("--datapath", &leftovers::DATAPATH);
+    add("--docker-api", &"");
+    add("--db-prefix", &config.folder.join("weave"));
+    add("--ipalloc-range", &"");
+    add("--http-addr", &config.http);
+    add("--status-addr", &"");
+    if let Some(mtu) = config.mtu {
+        add("--mtu", &mtu.to_string());
+    }
+    arguments.push("--no-dns".into());
+    if !config.fast_datapath {
+        arguments.push("--no-fastdp".into());
+    }
+    arguments
+}
+
+/// Whether the ip is on a link of this host.
+fn is_own(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+async fn end(record: &Record) -> Result<()> {
+    let Some(process) = record.alive() else {
+        return Ok(());
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        process.signal(signal)?;
+        let deadline = Instant::now() + ENDING;
+        while process.is_alive() && Instant::now() < deadline {
+            tokio::time::sleep(ASKING / 5).await;
+        }
+        if !process.is_alive() {
+            return Ok(());
+        }
+    }
+    Err(own(
+        ErrorKind::Internal,
+        format!("the weave router, process {}, does not end", process.id),
+    ))
+}
+
+/// The last lines of a file, as one.
+fn tail(path: &Path) -> io::Result<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL as u64)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL as u64).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().map(str::trim).collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use arpanet_core::admission::{ClusterKey, NodeInfo, Secret};
+    use arpanet_core::roster::{ClusterId, Identity, Role, Roster};
+
+    use super::*;
+
+    fn text(config: &WeaveConfig) -> Vec<String> {
+        let name = PeerName::of("0.1".parse().unwrap());
+        let arguments = arguments(config, name, "one", Some("127.0.0.1".parse().unwrap()));
+        arguments
+            .iter()
+            .map(|argument| argument.to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn value<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).map(String::as_str)
+    }
+
+    #[test]
+    fn the_password_and_the_peers_are_no_arguments() {
+        let config = WeaveConfig::new("/l", "/f").password(RouterPassword::new("Apples"));
+        let arguments = text(&config);
+        assert!(!arguments.iter().any(|argument| argument.contains("Apples")));
+        assert_eq!(value(&arguments, "--name"), Some("06:a2:0a:ff:00:01"));
+        assert_eq!(value(&arguments, "--host"), Some("127.0.0.1"));
+        assert_eq!(value(&arguments, "--db-prefix"), Some("/f/weave"));
+        for off in ["--docker-api", "--ipalloc-range", "--status-addr"] {
+            assert_eq!(value(&arguments, off), Some(""), "{off}");
+        }
+        // Every word is an option or the value of one: what is left over would be a peer.
+        let options = arguments
+            .iter()
+            .filter(|argument| argument.starts_with("--"));
+        let flags = ["--no-dns", "--no-fastdp"];
+        let flags = arguments
+            .iter()
+            .filter(|argument| flags.contains(&argument.as_str()))
+            .count();
+        assert_eq!(arguments.len(), options.count() * 2 - flags);
+    }
+
+    #[test]
+    fn a_gateways_address_is_no_address_of_this_host() {
+        assert!(is_own("127.0.0.1".parse().unwrap()));
+        assert!(!is_own("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn another_password_is_another_launch() {
+        let config = WeaveConfig::new("/l", "/f");
+        let print = |config: &WeaveConfig, key| {
+            let me = NodeInfo::new("0.1".parse().unwrap(), "one".parse().unwrap(), Role::Boot);
+            let membership = Membership::new(
+                me,
+                Identity::from_bytes([1; 32]),
+                ClusterId::from_bytes([7; 16]),
+                ClusterKey::new(1, Secret::from_bytes([key; 32])),
+                Roster::default(),
+            );
+            Wanted::new(config, &membership, None).fingerprint
+        };
+        assert_eq!(print(&config, 9), print(&config, 9));
+        assert_ne!(print(&config, 9), print(&config, 8));
+        assert_ne!(print(&config, 9), print(&config.clone().port(7000), 9));
+        let open = config.encryption(false);
+        assert_eq!(print(&open, 9), print(&open, 8));
+    }
+}

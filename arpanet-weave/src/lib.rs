@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod announcement;
+mod backend;
+mod client;
+mod config;
+mod detour;
+mod diagnosis;
+mod error;
+mod launcher;
+mod leftovers;
+mod name;
+mod password;
+mod port;
+mod record;
+mod report;
+mod running;
+
+pub use backend::WeaveOverlay;
+pub use config::{ForeignRouter, WeaveConfig};
+pub use name::PeerName;
+pub use password::RouterPassword;

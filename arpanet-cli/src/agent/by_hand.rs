@@ -80,7 +80,7 @@ impl ByHand {
         }
         for (id, registration) in self.registrations.get().await {
             let instance = instance(cluster, id, &registration);
-            cluster.discovery().register(instance).await?;
+            cluster.register(instance).await?;
         }
         Ok(())
     }
@@ -115,7 +115,7 @@ pub(super) async fn register(
             kept.insert(id.clone(), wanted);
         })
         .await?;
-    if let Err(error) = cluster.discovery().register(instance).await {
+    if let Err(error) = cluster.register(instance).await {
         let taken_back = by_hand.registrations.change(|kept| match before.get(&id) {
             Some(earlier) => {
                 kept.insert(id.clone(), earlier.clone());
@@ -136,7 +136,7 @@ pub(super) async fn deregister(
     State(context): State<Context>,
     Path(id): Path<InstanceId>,
 ) -> Answer<()> {
-    context.cluster.discovery().deregister(&id).await?;
+    context.cluster.deregister(&id).await?;
     let kept = &context.by_hand.registrations;
     kept.change(|kept| {
         kept.remove(&id);

@@ -105,15 +105,27 @@ async fn labels_of_any_client_make_services_that_come_and_go_with_their_containe
     count("node2", 10);
 
     // A drained node's containers go on, and get no traffic, also after its agent was killed.
+    site.ok("node3", "register api --port 8080");
+    let api = || site.arpanet2("node2", "resolve api").out;
+    until("an instance by hand", LIMIT, api, |found| !found.is_empty());
     site.ok("node1", "drain 0.14");
     count("node2", 6);
+    until("none of it when drained", LIMIT, api, String::is_empty);
     let pid = site.run("node3", "cat /run/arpanet2/agent.lock").out;
     assert_eq!(site.run("node3", &format!("kill -9 {pid}")).code, Some(0));
     site.ok("node3", "start");
     assert_eq!(web(&site, "node2").len(), 6);
+    assert_eq!(api(), "");
+    // Nor does one come in that is registered while it is drained.
+    site.ok("node3", "register late --port 8081");
+    assert_eq!(site.arpanet2("node2", "resolve late").out, "");
     assert_eq!(site.status("node1")["nodes"][2]["drained"], true);
     site.ok("node2", "undrain 0.14");
     count("node1", 10);
+    for name in ["api", "late"] {
+        let found = || site.arpanet2("node2", &format!("resolve {name}")).out;
+        until(name, LIMIT, found, |found| found == "10.255.0.14");
+    }
 
     // What was made by others is theirs: detached, and left as it is.
     for host in ["node1", "node2", "node3"] {

@@ -60,8 +60,9 @@ impl View {
 }
 
 impl Cluster {
-    /// Takes all that a node's containers provide out of lookups, until [`undrain`](Self::undrain): its containers go on,
-    /// and what is drained stays so over restarts. A second call does nothing.
+    /// Takes all that a node's containers provide, and what is [registered](Self::register) there, out of lookups, until
+    /// [`undrain`](Self::undrain): its containers go on, and what is drained stays so over restarts. A second call does
+    /// nothing.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a node that is not in the cluster; those of

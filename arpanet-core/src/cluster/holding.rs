@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::plan::{self, Wanted};
 use super::reconcile::{Applied, Outcome};
 use super::{ClusterEvent, Node, record, reserve};
+use crate::discovery::Instance;
 use crate::overlay::{AttachAddr, Attachment};
 use crate::runtime::ContainerState;
 use crate::{Claim, ContainerName, InstanceId, Result};
@@ -98,14 +99,15 @@ impl Node {
         wanted: &[Wanted],
         outcome: &mut Outcome,
     ) {
-        let instances: BTreeSet<&InstanceId> = wanted
+        let mut instances: BTreeSet<InstanceId> = wanted
             .iter()
-            .flat_map(|container| container.instances.keys())
+            .flat_map(|container| container.instances.keys().cloned())
             .collect();
+        instances.extend(self.view().registered.keys().cloned());
         let stale: Vec<InstanceId> = applied
             .instances
             .keys()
-            .filter(|id| !instances.contains(id))
+            .filter(|id| !instances.contains(*id))
             .cloned()
             .collect();
         for id in stale {
@@ -181,18 +183,32 @@ impl Node {
         if container.state != ContainerState::Running {
             return Ok(());
         }
-        for (id, instance) in &container.instances {
+        for instance in container.instances.values() {
             let lost = applied
                 .lost
                 .iter()
                 .any(|(name, addr)| *name == container.name && addr.ip() == instance.ip);
-            if !lost && applied.instances.get(id) != Some(&Some(instance.clone())) {
-                applied.instances.insert(id.clone(), None);
-                self.discovery.register(instance.clone()).await?;
-                applied.instances.insert(id.clone(), Some(instance.clone()));
+            if !lost {
+                self.tell_instance(applied, instance.clone()).await?;
             }
         }
         resolved
+    }
+
+    /// Registers an instance as it is, unless that is done.
+    pub(super) async fn tell_instance(
+        &self,
+        applied: &mut Applied,
+        instance: Instance,
+    ) -> Result<()> {
+        let id = instance.id.clone();
+        if applied.instances.get(&id) == Some(&Some(instance.clone())) {
+            return Ok(());
+        }
+        applied.instances.insert(id.clone(), None);
+        self.discovery.register(instance.clone()).await?;
+        applied.instances.insert(id, Some(instance));
+        Ok(())
     }
 
     /// Publishes a claim, unless that is done.

@@ -86,10 +86,7 @@ impl Node {
             _ => BTreeMap::new(),
         };
         for instance in instances(known, self.me, attached) {
-            let id = instance.id.clone();
-            applied.instances.insert(id.clone(), None);
-            self.discovery.register(instance.clone()).await?;
-            applied.instances.insert(id, Some(instance));
+            self.tell_instance(applied, instance).await?;
         }
         Ok(())
     }

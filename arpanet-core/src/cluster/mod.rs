@@ -20,6 +20,7 @@ mod ranges;
 mod reconcile;
 mod record;
 mod records;
+mod registering;
 mod reserve;
 mod resolving;
 mod startup;

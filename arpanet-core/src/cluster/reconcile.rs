@@ -50,6 +50,8 @@ pub(super) struct Outcome {
     pub(super) releases: BTreeMap<ContainerName, Error>,
     /// Addresses that are held before their container is there, and could not be claimed.
     pub(super) reserved: BTreeMap<AppAddr, Error>,
+    /// Instances that no container provides, and that could not be registered.
+    pub(super) registrations: BTreeMap<InstanceId, Error>,
     pub(super) rest: Vec<Error>,
     /// Something is to be looked at again soon, and nothing failed.
     pub(super) again: bool,
@@ -64,6 +66,7 @@ impl Outcome {
         self.containers.is_empty()
             && self.releases.is_empty()
             && self.reserved.is_empty()
+            && self.registrations.is_empty()
             && self.rest.is_empty()
     }
 }
@@ -84,6 +87,8 @@ impl Node {
         self.reconcile_peers(&mut applied, &mut outcome).await;
         self.reconcile_ranges(&mut applied, &mut outcome).await;
         self.reconcile_containers(&mut applied, &mut outcome).await;
+        self.reconcile_registrations(&mut applied, &mut outcome)
+            .await;
         self.reconcile_networks(&mut applied, &mut outcome).await;
         outcome
     }

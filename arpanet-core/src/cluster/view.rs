@@ -7,12 +7,12 @@ use super::owning::Ranges;
 use super::record;
 use super::records::Records;
 use crate::admission::Holdings;
-use crate::discovery::{Member, MemberState};
+use crate::discovery::{Instance, Member, MemberState};
 use crate::overlay::{Announcement, PeerSpec};
 use crate::roster::Roster;
 use crate::runtime::Container;
 use crate::watch::Change;
-use crate::{ContainerName, NodeAddr};
+use crate::{ContainerName, InstanceId, NodeAddr};
 
 /// Kept by the watches; everything else is derived from it.
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ pub(super) struct View {
     pub(super) containers_known: bool,
     /// Whether the runtime can't say so at the moment.
     containers_stale: bool,
+    /// Instances of this node that no container provides.
+    pub(super) registered: BTreeMap<InstanceId, Instance>,
     /// What is kept with the membership.
     pub(super) holdings: Holdings,
     pub(super) roster: Roster,

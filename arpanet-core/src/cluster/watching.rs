@@ -177,6 +177,7 @@ impl Node {
                 .rest
                 .iter()
                 .chain(outcome.reserved.values())
+                .chain(outcome.registrations.values())
                 .map(Error::to_string),
         );
         now.extend(

@@ -11,6 +11,7 @@ use arpanet_core::discovery::{
 use arpanet_core::watch::Watch;
 use arpanet_core::{Error, ErrorKind, InstanceId, NodeAddr, Result, ServiceName};
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -252,6 +253,7 @@ impl Discovery for ConsulDiscovery {
             consistency: self.config.consistency,
             wait: ms(self.config.wait_ms),
             leader: self.leadership.follow(),
+            connections: Arc::new(Semaphore::new(self.config.watch_connections as usize)),
             cancel: CancellationToken::new(),
         };
         let running = Running::new(membership.clone(), source, Arc::new(registry));

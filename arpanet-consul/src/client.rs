@@ -14,7 +14,7 @@ use crate::feed::Age;
 use crate::translate::is_serf;
 use crate::transport::{Request, Response, Transport};
 use crate::wire::{
-    AgentSelf, CheckUpdate, NewCheck, NewService, NewSession, Pair, SerfMember, Service,
+    AgentSelf, Check, CheckUpdate, NewCheck, NewService, NewSession, Pair, SerfMember, Service,
     ServiceEntry, Session, Status,
 };
 
@@ -24,12 +24,18 @@ pub(crate) struct Reading {
     pub(crate) mode: Consistency,
     /// The index to wait beyond, and for how long.
     pub(crate) block: Option<(u64, Duration)>,
+    /// Whether somebody asks so again and again.
+    pub(crate) followed: bool,
 }
 
 impl Reading {
     /// What is there now.
     pub(crate) const fn now(mode: Consistency) -> Self {
-        Self { mode, block: None }
+        Self {
+            mode,
+            block: None,
+            followed: false,
+        }
     }
 
     /// What is there once it is beyond the index, or after the wait.
@@ -37,14 +43,25 @@ impl Reading {
         Self {
             mode,
             block: Some((index, wait)),
+            followed: false,
         }
     }
 
+    /// The same, by somebody who asks so again and again.
+    pub(crate) const fn followed(mut self) -> Self {
+        self.followed = true;
+        self
+    }
+
     fn ask(self, path: impl Into<String>) -> Request {
+        let request = Request {
+            at_once: self.followed,
+            ..Request::get(path)
+        };
         let request = match self.mode {
-            Consistency::Default => Request::get(path),
-            Consistency::Consistent => Request::get(path).with("consistent", ""),
-            Consistency::Stale => Request::get(path).with("stale", ""),
+            Consistency::Default => request,
+            Consistency::Consistent => request.with("consistent", ""),
+            Consistency::Stale => request.with("stale", ""),
         };
         match self.block {
             None | Some((0, _)) => request,
@@ -168,7 +185,7 @@ impl Client {
     pub(crate) async fn has_leader(&self) -> Result<bool> {
         let leader: String = self
             .transport
-            .json(Request::get("/v1/status/leader"))
+            .json(Request::get("/v1/status/leader").at_once())
             .await?;
         Ok(!leader.is_empty())
     }
@@ -216,8 +233,10 @@ impl Client {
 
     /// `NotFound` for a check that is not there, or is none that is reported.
     pub(crate) async fn update_check(&self, id: &str, status: Status) -> Result<()> {
-        let path = format!("/v1/agent/check/update/{}", part(id));
-        self.put(path, json(&CheckUpdate { status })?).await
+        let request = Request::put(format!("/v1/agent/check/update/{}", part(id)));
+        // The sign of life is one.
+        let request = request.at_once().body(json(&CheckUpdate { status })?);
+        self.transport.done(request).await.map(drop)
     }
 
     /// Takes a dead node out of serf, for good.
@@ -250,6 +269,11 @@ impl Client {
         reading: Reading,
     ) -> Result<Answer<BTreeMap<String, Vec<String>>>> {
         self.read(reading.ask("/v1/catalog/services")).await
+    }
+
+    /// All checks that fail.
+    pub(crate) async fn critical(&self, reading: Reading) -> Result<Answer<Vec<Check>>> {
+        self.read(reading.ask("/v1/health/state/critical")).await
     }
 
     /// Takes a node and all that it had out of the catalogue.

@@ -132,6 +132,9 @@ pub struct ConsulConfig {
     pub request_ms: u32,
     /// How long a blocking query waits for a change. At most 10 minutes.
     pub wait_ms: u32,
+    /// So many services are watched by a connection each; of those beyond, watches tell a second later, at more cost. Consul
+    /// allows 200 connections from one address, unless its `limits.http_max_conns_per_client` says more.
+    pub watch_connections: u32,
     /// How long a registration is tried until it is in the catalogue.
     pub confirm_ms: u32,
     /// Without a sign of life from this process for so long, consul takes the node's instances out of lookups and DNS.
@@ -158,6 +161,7 @@ impl Default for ConsulConfig {
             kv_consistency: Consistency::Consistent,
             request_ms: 10_000,
             wait_ms: 60_000,
+            watch_connections: 64,
             confirm_ms: 10_000,
             heartbeat_ms: 10_000,
             inherit_ms: 2_000,

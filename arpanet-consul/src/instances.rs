@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arpanet_core::Result;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::Answer;
 use crate::feed::{Age, Ask, Sink, follow};
+use crate::rest::Rest;
 use crate::running::Source;
-use crate::told::{Told, instances};
+use crate::told::{Query, Told, instances};
 use crate::translate::is_reserved;
 use crate::wire::ServiceEntry;
 
@@ -48,7 +50,8 @@ impl Sink<Vec<ServiceEntry>> for OfService {
     }
 
     fn set_stale(&mut self, stale: bool) {
-        self.told.set_stale(Some(self.service.clone()), stale);
+        let query = Query::Service(self.service.clone());
+        self.told.set_stale(query, stale);
     }
 }
 
@@ -58,10 +61,17 @@ struct OfAll {
     source: Source,
     cancel: CancellationToken,
     followed: BTreeMap<String, CancellationToken>,
+    rest: Rest,
 }
 
 impl OfAll {
+    /// By a connection of its own, as long as there are some.
     fn follow_service(&mut self, service: &str, first: u64) {
+        let Ok(connection) = Arc::clone(&self.source.connections).try_acquire_owned() else {
+            self.rest.add(service);
+            return;
+        };
+        self.rest.remove(service);
         let cancel = self.cancel.child_token();
         self.followed.insert(service.to_owned(), cancel.clone());
         let sink = OfService {
@@ -71,6 +81,7 @@ impl OfAll {
         let ask = ask_service(&self.source, service);
         let leader = self.source.leadership.follow();
         tokio::spawn(async move {
+            let _connection = connection;
             cancel
                 .run_until_cancelled(follow(ask, first, leader, sink))
                 .await;
@@ -84,13 +95,15 @@ impl Sink<Vec<String>> for OfAll {
         let gone: Vec<String> = self
             .followed
             .keys()
-            .filter(|name| !names.contains(*name))
             .cloned()
+            .chain(self.rest.names())
+            .filter(|name| !names.contains(name))
             .collect();
         for name in gone {
             if let Some(cancel) = self.followed.remove(&name) {
                 cancel.cancel();
             }
+            self.rest.remove(&name);
             self.told.forget(&name);
         }
         for name in names {
@@ -98,17 +111,19 @@ impl Sink<Vec<String>> for OfAll {
                 self.follow_service(&name, 0);
             }
         }
+        // Whenever any service changes the names are told again.
+        self.rest.look();
     }
 
     fn set_stale(&mut self, stale: bool) {
-        self.told.set_stale(None, stale);
+        self.told.set_stale(Query::Names, stale);
     }
 }
 
 /// Follows until the guard is dropped or the source ends; then the readers are told that nothing more comes.
 fn follow_while<T: Send + 'static>(
     source: &Source,
-    (cancel, guard): (CancellationToken, DropGuard),
+    ((cancel, guard), connection): ((CancellationToken, DropGuard), Option<OwnedSemaphorePermit>),
     told: Told,
     ask: Ask<T>,
     first: u64,
@@ -117,6 +132,7 @@ fn follow_while<T: Send + 'static>(
     let leader = source.leadership.follow();
     let telling = told.clone();
     tokio::spawn(async move {
+        let _connection = connection;
         cancel
             .run_until_cancelled(follow(ask, first, leader, sink))
             .await;
@@ -134,17 +150,22 @@ fn cancelled_with(source: &Source) -> (CancellationToken, DropGuard) {
 }
 
 /// Follows one service, with all that it has now.
-pub(crate) async fn of_service(source: &Source, service: &str) -> Result<Following> {
+pub(crate) async fn of_service(
+    source: &Source,
+    service: &str,
+    connection: OwnedSemaphorePermit,
+) -> Result<Following> {
     let first = source.service(service).await?;
     let told = Told::new();
     told.show(service, instances(&first.value), first.age());
-    told.set_stale(Some(service.to_owned()), !first.has_leader);
+    told.set_stale(Query::Service(service.to_owned()), !first.has_leader);
     let sink = OfService {
         told: told.clone(),
         service: service.to_owned(),
     };
     let ask = ask_service(source, service);
     let ends = cancelled_with(source);
+    let ends = (ends, Some(connection));
     Ok(follow_while(source, ends, told, ask, first.index, sink))
 }
 
@@ -159,13 +180,14 @@ pub(crate) async fn of_all(source: &Source) -> Result<Following> {
         source: source.clone(),
         cancel: ends.0.clone(),
         followed: BTreeMap::new(),
+        rest: Rest::follow(source, &told, &ends.0),
     };
     for (service, answer) in first {
         told.show(&service, instances(&answer.value), answer.age());
-        told.set_stale(Some(service.clone()), !answer.has_leader);
+        told.set_stale(Query::Service(service.clone()), !answer.has_leader);
         sink.follow_service(&service, answer.index);
     }
-    told.set_stale(None, !names.has_leader);
+    told.set_stale(Query::Names, !names.has_leader);
     let source_of_names = source.clone();
     let ask: Ask<Vec<String>> = Box::new(move |index| {
         let source = source_of_names.clone();
@@ -179,6 +201,7 @@ pub(crate) async fn of_all(source: &Source) -> Result<Following> {
             })
         })
     });
+    let ends = (ends, None);
     Ok(follow_while(source, ends, told, ask, names.index, sink))
 }
 
@@ -190,20 +213,30 @@ pub(crate) fn of_the_cluster(names: BTreeMap<String, Vec<String>>) -> Vec<String
         .collect()
 }
 
-/// What these services have now.
+/// What these services have now; all of them, or why not.
 pub(crate) async fn all(
     source: &Source,
     names: Vec<String>,
 ) -> Result<Vec<(String, Answer<Vec<ServiceEntry>>)>> {
+    let answers = each(source, names).await.into_iter();
+    answers.map(|(name, answer)| Ok((name, answer?))).collect()
+}
+
+/// What each of these services has now.
+pub(crate) async fn each(
+    source: &Source,
+    names: impl IntoIterator<Item = String>,
+) -> Vec<(String, Result<Answer<Vec<ServiceEntry>>>)> {
+    let names: Vec<String> = names.into_iter().collect();
     let reads = names.into_iter().map(|name| {
         let source = source.clone();
         async move {
-            let answer = source.service(&name).await?;
-            Ok((name, answer))
+            let answer = source.service(&name).await;
+            (name, answer)
         }
     });
     stream::iter(reads)
         .buffer_unordered(SIDE_BY_SIDE)
-        .try_collect()
+        .collect()
         .await
 }

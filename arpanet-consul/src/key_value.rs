@@ -125,7 +125,7 @@ impl ConsulKeyValue {
     async fn freed(&self, key: &Key, mut index: u64) -> Result<()> {
         let path = lock_key(key)?;
         loop {
-            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT);
+            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
             let answer = self.client.pair(&path, reading).await?;
             if answer.value.is_none_or(|pair| pair.session.is_none()) {
                 return Ok(());
@@ -138,7 +138,7 @@ impl ConsulKeyValue {
     async fn ended(&self, session: &SessionId) -> Result<Error> {
         let mut index = 0;
         loop {
-            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT);
+            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
             let answer = self.client.has_session(&session.0, reading).await?;
             if !answer.value {
                 return Ok(session_ended(session));
@@ -290,7 +290,7 @@ impl KeyValue for ConsulKeyValue {
         let ask: Ask<Vec<Pair>> = Box::new(move |index| {
             let (client, prefix) = (client.clone(), prefix.clone());
             Box::pin(async move {
-                let reading = Reading::beyond(consistency, index, wait);
+                let reading = Reading::beyond(consistency, index, wait).followed();
                 client.pairs(&prefix, reading).await
             })
         });

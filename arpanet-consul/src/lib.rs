@@ -15,6 +15,7 @@ mod leadership;
 mod members;
 mod pulse;
 mod registry;
+mod rest;
 mod running;
 mod tls;
 mod told;

@@ -8,6 +8,7 @@ use arpanet_core::discovery::{Instance, Selector};
 use arpanet_core::watch::Watch;
 use arpanet_core::{ErrorKind, InstanceId, Result};
 use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::client::{Answer, Client, Reading};
@@ -27,6 +28,8 @@ pub(crate) struct Source {
     pub(crate) wait: Duration,
     /// Whether the agent knows of a leader.
     pub(crate) leader: tokio::sync::watch::Receiver<bool>,
+    /// Connections for watches of one service each.
+    pub(crate) connections: Arc<Semaphore>,
     /// Ends every watch.
     pub(crate) cancel: CancellationToken,
 }
@@ -34,7 +37,7 @@ pub(crate) struct Source {
 impl Source {
     /// Beyond this index.
     pub(crate) fn beyond(&self, index: u64) -> Reading {
-        Reading::beyond(self.consistency, index, self.wait)
+        Reading::beyond(self.consistency, index, self.wait).followed()
     }
 
     /// Reads in the mode that was asked for. With `default`, and without a leader, any server's answer will do, as for
@@ -148,14 +151,17 @@ impl Running {
             .iter()
             .filter(|shared| shared.of_all)
             .find_map(Shared::following);
-        let following = match (shared, &selector) {
-            (Some(shared), _) => shared,
-            (None, Selector::Service(service)) => {
-                let following = instances::of_service(&self.source, service.as_str()).await?;
+        let connection = Arc::clone(&self.source.connections).try_acquire_owned();
+        let following = match (shared, &selector, connection) {
+            (Some(shared), ..) => shared,
+            (None, Selector::Service(service), Ok(connection)) => {
+                let source = &self.source;
+                let following = instances::of_service(source, service.as_str(), connection).await?;
                 self.share(&following, false);
                 following
             }
-            (None, _) => {
+            (None, _, connection) => {
+                drop(connection);
                 let following = instances::of_all(&self.source).await?;
                 self.share(&following, true);
                 following

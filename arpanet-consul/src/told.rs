@@ -17,6 +17,17 @@ pub(crate) fn instances(entries: &[ServiceEntry]) -> Instances {
     by_id(entries.iter().filter_map(to_instance))
 }
 
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Query {
+    /// Which services there are.
+    Names,
+    /// What one service has.
+    Service(String),
+    /// What the services have that are not asked for one by one.
+    Rest,
+}
+
 /// What all of these watches tell into.
 #[derive(Debug, Clone)]
 pub(crate) struct Told(Arc<Inner>);
@@ -31,8 +42,8 @@ pub(crate) struct Inner {
 struct State {
     /// What each service has shown last, and of which index that was.
     shown: BTreeMap<String, (u64, BTreeSet<InstanceId>)>,
-    /// The queries that have no answer now; the names' is `None`.
-    stale: BTreeSet<Option<String>>,
+    /// The queries that have no answer now.
+    stale: BTreeSet<Query>,
 }
 
 impl Told {
@@ -109,11 +120,11 @@ impl Told {
         self.show(service, Instances::new(), last);
         let mut state = self.state();
         state.shown.remove(service);
-        state.stale.remove(&Some(service.to_owned()));
+        state.stale.remove(&Query::Service(service.to_owned()));
         self.0.hub.set_stale(!state.stale.is_empty());
     }
 
-    pub(crate) fn set_stale(&self, query: Option<String>, stale: bool) {
+    pub(crate) fn set_stale(&self, query: Query, stale: bool) {
         let mut state = self.state();
         if stale {
             state.stale.insert(query);
@@ -186,9 +197,9 @@ mod tests {
         let told = Told::new();
         let mut watch = told.0.hub.watch();
         watch.try_next();
-        told.set_stale(None, true);
-        told.set_stale(Some("web".to_owned()), true);
-        told.set_stale(None, false);
+        told.set_stale(Query::Names, true);
+        told.set_stale(Query::Service("web".to_owned()), true);
+        told.set_stale(Query::Names, false);
         assert_eq!(
             watch.try_next(),
             Some(Some(arpanet_core::watch::Change::Stale))

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -27,6 +28,10 @@ use crate::tls;
 /// How long a server may take that knows a leader.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
+/// So many requests are made at a time. Consul closes the door to who has 200 connections
+/// (`limits.http_max_conns_per_client`), and then also to the sign of life.
+const SIDE_BY_SIDE: usize = 64;
+
 /// A request. Its path has every part encoded already.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -36,6 +41,8 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
     /// What the wait of a blocking query adds to the time that an answer may take.
     pub(crate) wait: Duration,
+    /// Does not wait for its turn: what waits for long itself, and what may not wait at all.
+    pub(crate) at_once: bool,
 }
 
 impl Request {
@@ -46,6 +53,7 @@ impl Request {
             query: Vec::new(),
             body: Bytes::new(),
             wait: Duration::ZERO,
+            at_once: false,
         }
     }
 
@@ -65,6 +73,11 @@ impl Request {
 
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.query.push((name, value.into()));
+        self
+    }
+
+    pub(crate) const fn at_once(mut self) -> Self {
+        self.at_once = true;
         self
     }
 
@@ -122,6 +135,7 @@ pub(crate) struct Transport {
     /// What the agent is called in messages.
     pub(crate) at: Arc<str>,
     limit: Duration,
+    turns: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Transport {
@@ -178,6 +192,7 @@ impl Transport {
             token,
             at: config.address.as_str().into(),
             limit: ms(config.request_ms),
+            turns: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
         })
     }
 
@@ -230,6 +245,11 @@ impl Transport {
         request: Request,
         or: Option<StatusCode>,
     ) -> Result<Response> {
+        let _turn = if request.at_once {
+            None
+        } else {
+            self.turns.acquire().await.ok()
+        };
         let limit = self.limit + request.wait;
         let exchange = tokio::time::timeout(limit, self.exchange(request));
         let response = match exchange.await {

@@ -256,3 +256,61 @@ async fn an_agent_that_lost_everything_is_told_again() {
     .await;
     assert_eq!(backend.members().await.unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_services_than_consul_allows_connections_are_watched_and_nobody_is_lost() {
+    require_consul!();
+    const SERVICES: usize = 300;
+    // Consul's own limit, for which all that comes by a socket is one address.
+    let few = json!({"limits": {"http_max_conns_per_client": 200}});
+    let site = Site::with(3, 0, few).await;
+    let backends = started(&site, 3, |config| config.heartbeat_ms = 2_000).await;
+    let name = |number: usize| format!("s{number:03}");
+    let registered = (0..SERVICES).map(|number| {
+        let one = instance(0, &name(number), &name(number));
+        let backend = Arc::clone(&backends[0]);
+        async move { backend.register(one).await.map(drop) }
+    });
+    let registered: Result<Vec<()>, _> = futures_util::future::try_join_all(registered).await;
+    registered.unwrap();
+
+    let mut watch = backends[0].watch(Selector::All).await.unwrap();
+    let Some(Change::Snapshot(set)) = watch.next().await else {
+        panic!("no snapshot");
+    };
+    assert_eq!(set.len(), SERVICES);
+    // One with a connection of its own; one without, whose health, port and end are told all the same.
+    let begun = Instant::now();
+    let mut port = 1_000;
+    while begun.elapsed() < Duration::from_secs(5) {
+        port += 1;
+        for number in [0, SERVICES - 1] {
+            for health in [Health::Critical, Health::Passing] {
+                let mut changed = instance(0, &name(number), &name(number)).health(health);
+                changed.port = port;
+                backends[0].register(changed.clone()).await.unwrap();
+                told(&mut watch, |change| match change {
+                    Change::Upsert(_, told) => {
+                        assert_ne!(told.health, Health::Suspended, "{told:?}");
+                        *told == changed
+                    }
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            }
+        }
+    }
+    let last: InstanceId = name(SERVICES - 1).parse().unwrap();
+    backends[0].deregister(&last).await.unwrap();
+    told(&mut watch, |change| {
+        *change == Change::Removed(last.clone())
+    })
+    .await;
+    // A watch of one service gets along without a connection too.
+    let service = name(SERVICES - 2).parse().unwrap();
+    let mut one = backends[0].watch(Selector::Service(service)).await.unwrap();
+    assert!(matches!(one.next().await, Some(Change::Snapshot(set)) if set.len() == 1));
+    let services = backends[1].services().await.unwrap();
+    let passing: usize = services.iter().map(|service| service.passing).sum();
+    assert_eq!(passing, SERVICES - 1);
+}

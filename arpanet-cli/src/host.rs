@@ -42,6 +42,20 @@ pub(crate) fn program() -> Result<PathBuf> {
     })
 }
 
+/// Tells this program from another build of it: by when its file was written, and its length.
+pub(crate) fn build() -> String {
+    let file = std::fs::metadata("/proc/self/exe").ok();
+    file.map_or_else(String::new, |file| {
+        let written = file.modified().ok();
+        let written = written.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        format!(
+            "{:x}-{:x}",
+            written.unwrap_or_default().as_nanos(),
+            file.len()
+        )
+    })
+}
+
 /// Refuses a port that somebody has.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What an engine says of itself and of its host.
 
 use arpanet_core::Result;
+use bollard::models::LocalNodeState;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub struct EngineFacts {
     pub cgroups: String,
     /// Whether its host forwards IPv4.
     pub forwarding: bool,
+    /// Whether it is in a swarm.
+    #[serde(default)]
+    pub swarm: bool,
     /// Its networks that have IPv4 addresses.
     pub networks: Vec<EngineNetwork>,
 }
@@ -68,6 +72,12 @@ impl EngineFacts {
             cgroups: info
                 .cgroup_driver
                 .map_or_else(String::new, |driver| driver.to_string()),
+            swarm: info
+                .swarm
+                .and_then(|swarm| swarm.local_node_state)
+                .is_some_and(|state| {
+                    state != LocalNodeState::INACTIVE && state != LocalNodeState::EMPTY
+                }),
             forwarding: info.ipv4_forwarding.unwrap_or(true),
             networks: networks
                 .filter(|network| !network.subnets.is_empty())

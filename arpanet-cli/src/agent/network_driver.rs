@@ -9,7 +9,9 @@ use std::time::Duration;
 use arpanet_core::cluster::{Facility, FacilityContext};
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, AppNet, Cluster, EndpointId, Error, ErrorKind, Result};
-use arpanet_docker::driver::{self, DriverServer, KeeperConfig, NetworkDriver, Networks, Spread};
+use arpanet_docker::driver::{
+    self, DriverServer, KeeperConfig, NetworkDriver, Networks, Review, Spread,
+};
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -98,6 +100,7 @@ pub(crate) struct DockerNetworks {
 #[derive(Debug)]
 struct Running {
     _server: DriverServer,
+    _review: Review,
     driver: Arc<NetworkDriver>,
     spread: Arc<OnceLock<Spread>>,
     watching: JoinHandle<()>,
@@ -178,6 +181,7 @@ impl Facility for DockerNetworks {
         let keeping = Keeping::new(&self.paths, &self.socket);
         *self.running() = Some(Running {
             _server: server,
+            _review: Review::start(Arc::clone(&driver), &self.engine),
             driver,
             spread,
             watching: tokio::spawn(keeping.watch()),
@@ -219,6 +223,7 @@ pub(crate) async fn clean(context: &Context) -> Result<()> {
 struct Keeping {
     paths: Paths,
     socket: PathBuf,
+    version: String,
 }
 
 impl Keeping {
@@ -226,13 +231,14 @@ impl Keeping {
         Self {
             paths: paths.clone(),
             socket: socket.to_owned(),
+            version: format!("{} {}", driver::KEEPER_VERSION, host::build()),
         }
     }
 
     /// Begins another keeper where there is none, or one of another version.
     async fn ensure(&self) -> Result<()> {
         let present = driver::hello(&self.socket).await;
-        if present.as_deref() == Some(driver::KEEPER_VERSION) {
+        if present.as_ref() == Some(&self.version) {
             return Ok(());
         }
         let failed = || {
@@ -246,13 +252,14 @@ impl Keeping {
             .arg(&self.socket)
             .arg(self.paths.driver_socket())
             .arg(self.paths.driver_journal())
+            .arg(&self.version)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|source| failed().with_source(source))?;
         let began = Instant::now();
-        while driver::hello(&self.socket).await.as_deref() != Some(driver::KEEPER_VERSION) {
+        while driver::hello(&self.socket).await.as_ref() != Some(&self.version) {
             let ended = keeper.try_wait().ok().flatten();
             if ended.is_some() || began.elapsed() > BEGINNING {
                 return Err(failed());
@@ -274,15 +281,16 @@ impl Keeping {
     }
 }
 
-/// Runs the hidden command `plugin-keeper`: its socket, the agent's, and the journal.
+/// Runs the hidden command `plugin-keeper`: its socket, the agent's, the journal, and its version.
 pub(crate) async fn keep(args: &[std::ffi::OsString]) -> Result<()> {
     // Away from whoever started it. Fails only where it leads a session already.
     let _ = nix::unistd::setsid();
-    let [socket, agent, journal] = args else {
+    let [socket, agent, journal, version] = args else {
         return Err(Error::new(
             ErrorKind::InvalidInput,
             "this is a part of the agent and not for use by hand",
         ));
     };
-    driver::keep(KeeperConfig::new(socket, agent, journal), || {}).await
+    let config = KeeperConfig::new(socket, agent, journal);
+    driver::keep(config.version(version.to_string_lossy()), || {}).await
 }

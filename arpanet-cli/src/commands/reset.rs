@@ -2,9 +2,10 @@
 
 use arpanet_core::{Error, ErrorKind, Result};
 
-use super::{Context, require_root, stop};
+use super::{Context, require_root, setup, stop};
 use crate::agent::api::Ending;
 use crate::agent::{lock, network_driver, stack};
+use crate::output::say;
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
     require_root("give a node up")?;
@@ -15,6 +16,9 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     let _lock = lock::acquire(&context.paths)?;
     network_driver::clean(context).await?;
     stack::clean_host(context).await?;
+    if setup::restore_docker()? {
+        say("docker's settings are as before; restart the engine for it to take them over");
+    }
     for folder in [context.paths.state(), context.paths.run()] {
         match std::fs::remove_dir_all(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

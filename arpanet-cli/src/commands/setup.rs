@@ -1,12 +1,16 @@
 //! `arpanet2 setup`
 
+mod daemon;
+mod engine;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use arpanet_core::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use self::engine::DaemonChange;
 use super::Context;
 use super::doctor::{self, Finding};
 use crate::agent::unit;
@@ -25,6 +29,22 @@ pub(crate) struct SetupArgs {
     /// Only say what would be changed
     #[arg(long)]
     dry_run: bool,
+    /// What docker is told: nothing, or, in its own configuration, to have containers ask the cluster for names, and to leave
+    /// them running when it restarts. Its API on the overlay is the agent's either way
+    #[arg(long, value_enum, default_value_t = DockerApi::Agent)]
+    docker_api: DockerApi,
+    /// Put docker's own configuration back as it was before
+    #[arg(long, conflicts_with = "docker_api")]
+    undo: bool,
+}
+
+/// Who sees to docker's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DockerApi {
+    /// The agent alone: docker is left as it is
+    Agent,
+    /// The daemon, by its configuration: for containers on docker's own networks
+    Daemon,
 }
 
 /// A file that is written.
@@ -39,19 +59,32 @@ struct Change {
 struct Setup {
     checks: Vec<Finding>,
     changes: Vec<Change>,
+    docker: Option<DaemonChange>,
     done: bool,
+    /// Whether docker has yet to be restarted, for which nobody is here.
+    restart: bool,
 }
 
 /// Fails, and changes nothing, when anything is in the way of a node.
 pub(crate) async fn run(context: &Context, args: &SetupArgs) -> Result<ExitCode> {
     let root = Path::new("/");
+    if args.undo {
+        return undo(context, root, args.dry_run);
+    }
     let checks = doctor::findings(context).await?;
     let well = checks.iter().all(Finding::is_ok);
     let changes = plan(context, root)?;
+    let docker = match args.docker_api {
+        DockerApi::Agent => None,
+        DockerApi::Daemon => Some(engine::plan(context, root).await?),
+    };
+    let docker = docker.filter(DaemonChange::is_needed);
     let done = well && !args.dry_run;
     let setup = Setup {
         checks,
         changes,
+        restart: docker.is_some() && !unit::systemd_runs(root),
+        docker,
         done,
     };
     // Said before it is done.
@@ -68,8 +101,20 @@ pub(crate) async fn run(context: &Context, args: &SetupArgs) -> Result<ExitCode>
             unit::systemctl(&["daemon-reload"])?;
             unit::systemctl(&["enable", unit::UNIT])?;
         }
+        if let Some(change) = &setup.docker {
+            engine::make(change, root)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts docker's configuration back, where it was changed. Whether the engine has yet to be restarted for it.
+pub(crate) fn restore_docker() -> Result<bool> {
+    let root = Path::new("/");
+    match engine::plan_undo(root)? {
+        None => Ok(false),
+        Some(change) => engine::make(&change, root).map(|restarted| !restarted),
+    }
 }
 
 /// What is missing on the machine whose files stand under `root`.
@@ -100,17 +145,49 @@ fn plan(context: &Context, root: &Path) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
+/// Takes back what was put into docker's configuration, and leaves all else.
+fn undo(context: &Context, root: &Path, dry_run: bool) -> Result<ExitCode> {
+    let docker = engine::plan_undo(root)?;
+    let setup = Setup {
+        checks: Vec::new(),
+        changes: Vec::new(),
+        restart: docker.is_some() && !unit::systemd_runs(root),
+        docker,
+        done: !dry_run,
+    };
+    context.printer.result(&setup, render)?;
+    if let Some(change) = setup.docker.as_ref().filter(|_| setup.done) {
+        engine::make(change, root)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn write(change: &Change) -> Result<()> {
     files::replace(&change.path, change.text.as_bytes(), READABLE)
 }
 
 fn render(setup: &Setup) -> String {
-    let mut lines = vec![doctor::render(&setup.checks)];
+    let mut lines = Vec::new();
+    if !setup.checks.is_empty() {
+        lines.push(doctor::render(&setup.checks));
+    }
     let verb = if setup.done { "write" } else { "would write" };
     for change in &setup.changes {
         lines.push(format!("{verb} {}: {}", change.path.display(), change.what));
     }
-    if setup.changes.is_empty() {
+    if let Some(docker) = &setup.docker {
+        let verb = if setup.done { "change" } else { "would change" };
+        lines.push(format!(
+            "{verb} {}, docker's settings:",
+            docker.path.display()
+        ));
+        lines.push(docker.difference.clone());
+        lines.push(match setup.restart {
+            true => "restart the docker engine then: nothing here does it, and until then it goes on as before",
+            false => "and restart docker, which leaves containers running where live-restore is on",
+        }.to_owned());
+    }
+    if setup.changes.is_empty() && setup.docker.is_none() {
         lines.push("nothing to change".to_owned());
     }
     lines.join("\n")

@@ -248,8 +248,14 @@ fn perform(site: &Site, slot: &Slot, deed: Deed) -> Result<(), Outcome> {
 }
 
 fn is_fine(outcome: &Outcome) -> bool {
-    // The last is what docker says of a container that outlived an engine which was killed (containerd knows its task).
-    let absent = ["No such container", "is not running", ": already exists"];
+    // The last are what docker says of a container that it was removing, or that outlived it, when it was killed.
+    let absent = [
+        "No such container",
+        "is not running",
+        "is marked for removal",
+        "is already in progress",
+        ": already exists",
+    ];
     outcome.code == Some(0) || absent.iter().any(|words| outcome.err.contains(words))
 }
 

@@ -1,15 +1,13 @@
 //! What goes on while agents die and come back, and what a listener on the wire gets of it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::site::{BINARY, Site, until};
+use crate::stream::{Stream, stalls};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How often the stream carries something.
-const BEAT: Duration = Duration::from_millis(20);
 
 /// The agent's process, as the machine numbers it.
 fn agent_of(site: &Site, host: &str) -> nix::unistd::Pid {
@@ -49,54 +47,12 @@ async fn a_stream_survives_the_death_of_an_agent() {
         site.lab.namespace("node1").unwrap(),
         site.lab.namespace("node2").unwrap(),
     );
-    let listener = server
-        .run(|| TcpListener::bind("10.255.0.1:7000"))
-        .unwrap()
-        .unwrap();
-    let echo = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut buffer = [0; 64];
-        while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            if stream.write_all(&buffer[..count]).is_err() {
-                return;
-            }
-        }
+    let mut stream = Stream::open(&client, &server, "10.255.0.1".parse().unwrap());
+    let [longest] = stalls([&mut stream], || {
+        nix::sys::signal::kill(agent_of(&site, "node2"), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+        site.ok("node2", "start");
     });
-    let mut stream = client
-        .run(|| TcpStream::connect("10.255.0.1:7000"))
-        .unwrap()
-        .unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut beat = || {
-        let began = Instant::now();
-        stream.write_all(b"?").unwrap();
-        stream.read_exact(&mut [0]).unwrap();
-        began.elapsed()
-    };
-    for _ in 0..20 {
-        beat();
-    }
-    let longest = std::thread::scope(|scope| {
-        let site = &site;
-        let restart = scope.spawn(move || {
-            nix::sys::signal::kill(agent_of(site, "node2"), nix::sys::signal::Signal::SIGKILL)
-                .unwrap();
-            site.ok("node2", "start");
-        });
-        let mut longest = Duration::ZERO;
-        let mut after = 0;
-        // A second of it after the agent is back.
-        while after < 50 {
-            longest = longest.max(beat());
-            std::thread::park_timeout(BEAT);
-            after += i32::from(restart.is_finished());
-        }
-        restart.join().unwrap();
-        longest
-    });
-    drop(stream);
-    echo.join().unwrap();
     // Two seconds are promised on a machine that does nothing else, which a test's is not.
     assert!(longest < Duration::from_secs(6), "stalled {longest:?}");
     eprintln!("the stream stalled {longest:?}");

@@ -13,7 +13,7 @@
 //!   and where none comes, an engine's start is held up once after a reboot, and by seconds from then on.
 //!
 //! It holds no state, so any version of it serves any version of the agent. A newer one takes the socket over by a rename,
-//! and the older one ends once it is told to; an engine that asks meanwhile finds one or the other.
+//! and then ends the older one; an engine that asks meanwhile finds one or the other, and asks again where an answer is cut short.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,8 @@ pub struct KeeperConfig {
     /// How long after the keeper's own start an agent may take to come up: what begins something waits for it until then.
     /// Later, it waits no longer than a restart takes, 5 s, or than this where that is less.
     pub patience: Duration,
+    /// What it answers to [`hello`]: [`KEEPER_VERSION`] unless given.
+    pub version: String,
 }
 
 impl KeeperConfig {
@@ -70,7 +72,15 @@ impl KeeperConfig {
             agent: agent.into(),
             journal: journal.into(),
             patience: Duration::from_secs(40),
+            version: KEEPER_VERSION.to_owned(),
         }
+    }
+
+    /// With this version: one that tells builds apart, say.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
     }
 
     /// With this patience.
@@ -94,6 +104,8 @@ pub(super) struct Keeper {
 /// # Errors
 /// [`ErrorKind::Unavailable`] when the socket can't be made.
 pub async fn keep(config: KeeperConfig, ready: impl FnOnce()) -> Result<()> {
+    // Connected while it still can be: whoever was there before is told to end when nobody finds it any more.
+    let older = client::connect(&config.socket).await.ok();
     let listener = server::listen(&config.socket)?;
     let keeper = Arc::new(Keeper {
         config,
@@ -101,6 +113,12 @@ pub async fn keep(config: KeeperConfig, ready: impl FnOnce()) -> Result<()> {
         end: Notify::new(),
     });
     ready();
+    if let Some(older) = older {
+        tokio::spawn(async move {
+            // One that is gone already is as good.
+            let _ = timeout(ENDING, older.post(END, b"{}")).await;
+        });
+    }
     let answering = server::serve(listener, {
         let keeper = Arc::clone(&keeper);
         move |method, body| {
@@ -172,7 +190,7 @@ impl Keeper {
             return answer;
         }
         match method {
-            HELLO => return encode(&KEEPER_VERSION).into(),
+            HELLO => return encode(&self.config.version).into(),
             END => {
                 self.end.notify_one();
                 return encode(&protocol::Empty {}).into();

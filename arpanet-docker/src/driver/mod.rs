@@ -25,13 +25,13 @@ mod keeper;
 mod network;
 mod networks;
 mod protocol;
+mod review;
 mod server;
 mod shape;
 mod spread;
 mod state;
 mod version;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,6 +42,8 @@ use serde::de::DeserializeOwned;
 
 pub use self::keeper::{KEEPER_VERSION, KeeperConfig, end, hello, keep};
 pub use self::networks::Networks;
+use self::review::Parts;
+pub use self::review::Review;
 pub use self::server::{DriverServer, SOCKET};
 pub use self::shape::remove_networks;
 pub use self::spread::Spread;
@@ -139,25 +141,26 @@ impl NetworkDriver {
         state.endpoints.iter().map(known).collect()
     }
 
-    /// Lets go of networks and endpoints that the engine says it does not have: it lost them, with its data or in a crash.
-    /// `networks` and `endpoints` are the engine's ids.
-    ///
-    /// # Errors
-    /// The first failure, after everything was tried.
-    pub async fn retain(
-        &self,
-        networks: &BTreeSet<String>,
-        endpoints: &BTreeSet<EndpointId>,
-    ) -> Result<()> {
+    fn parts(&self) -> Parts {
+        let state = self.kept.state();
+        Parts {
+            networks: state.networks.keys().cloned().collect(),
+            endpoints: state.endpoints.keys().cloned().collect(),
+        }
+    }
+
+    /// Lets go of what the engine does not have any more: it lost that in a crash, or with its data. The first failure, after
+    /// everything was tried.
+    async fn let_go(&self, lost: &Parts) -> Result<()> {
         let state = self.kept.state().clone();
         let mut outcomes = Vec::new();
         for (id, endpoint) in &state.endpoints {
-            if !endpoints.contains(id) {
+            if lost.endpoints.contains(id) {
                 outcomes.push(self.drop_endpoint(id).await);
                 outcomes.push(self.release(endpoint.addr).await);
             }
         }
-        for id in state.networks.keys().filter(|id| !networks.contains(*id)) {
+        for id in &lost.networks {
             outcomes.push(self.drop_network(id).await);
         }
         outcomes.into_iter().collect()

@@ -10,6 +10,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use serde::{Deserialize, Serialize};
 
 use super::DRIVER;
+use super::review::Parts;
 use crate::error::engine;
 
 /// How long the engine may take for a request, in seconds.
@@ -119,12 +120,31 @@ impl EngineNetworks {
     }
 
     pub(super) async fn list(&self) -> Result<Vec<Found>> {
+        let listed = self.listed(&self.docker().await?).await?;
+        Ok(listed.into_iter().filter_map(found).collect())
+    }
+
+    async fn listed(&self, docker: &Docker) -> Result<Vec<Network>> {
         let filters: HashMap<&str, Vec<&str>> = [("driver", vec![DRIVER])].into();
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
-        let docker = self.docker().await?;
         let listed = docker.list_networks(Some(options)).await;
-        let listed = listed.map_err(|error| self.error(error))?;
-        Ok(listed.into_iter().filter_map(found).collect())
+        listed.map_err(|error| self.error(error))
+    }
+
+    /// Its networks and all endpoints in them, those of no container included.
+    pub(super) async fn parts(&self) -> Result<Parts> {
+        let docker = self.docker().await?;
+        let mut parts = Parts::default();
+        let ids = self.listed(&docker).await?.into_iter();
+        for id in ids.filter_map(|network| network.id) {
+            let shown = docker.inspect_network(&id, None).await;
+            let shown = shown.map_err(|error| self.error(error))?;
+            let endpoints = shown.containers.unwrap_or_default().into_values();
+            let ids = endpoints.filter_map(|endpoint| endpoint.endpoint_id?.parse().ok());
+            parts.endpoints.extend(ids);
+            parts.networks.insert(id);
+        }
+        Ok(parts)
     }
 
     pub(super) async fn create(&self, net: AppNet, shape: &Shape) -> Result<()> {

@@ -9,7 +9,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use serde_json::Value;
 
 use super::plan::{HOSTS, Slot};
-use super::seen::{self, Host, Placed, Provided};
+use super::seen::{self, ALIAS, Host, Placed, Provided};
 use crate::site::Site;
 
 /// The docker network of those that are driven.
@@ -18,7 +18,7 @@ pub(super) const NETWORK: &str = "shop";
 pub(super) const NODES: [&str; 3] = ["0.1", "0.2", "0.14"];
 
 const RUNNING: &str = "ids=$(/usr/bin/docker ps -q --no-trunc) || exit 1; [ -z \"$ids\" ] || /usr/bin/docker inspect -f \
-    '{{.Name}} {{.State.Pid}} {{with index .NetworkSettings.Networks \"shop\"}}{{.IPAddress}}{{end}}' $ids";
+    '{{.Name}} {{.State.Pid}} {{with index .NetworkSettings.Networks \"shop\"}}{{.IPAddress}} {{range .Aliases}}{{.}} {{end}}{{end}}' $ids";
 
 /// All hosts at once. What can't be asked at the moment says why.
 pub(super) fn look(site: &Site, slots: &[Slot]) -> Result<Vec<Host>, String> {
@@ -34,14 +34,21 @@ pub(super) fn look(site: &Site, slots: &[Slot]) -> Result<Vec<Host>, String> {
 fn look_at(site: &Site, host: usize, slots: &[Slot]) -> Result<Host, String> {
     let mut pids = BTreeMap::new();
     let mut docker = BTreeMap::new();
+    let mut aliased = BTreeSet::new();
     for line in output(site, host, RUNNING)?.lines() {
         let mut words = line.split(' ');
         let name = words.next().unwrap_or_default().trim_start_matches('/');
         pids.insert(name.to_owned(), words.next().unwrap_or_default().to_owned());
         docker.insert(name.to_owned(), words.next().and_then(|ip| ip.parse().ok()));
+        aliased.extend(
+            words
+                .filter(|word| word.starts_with(ALIAS))
+                .map(str::to_owned),
+        );
     }
     Ok(Host {
         docker,
+        aliased,
         links: links(site, host)?,
         inside: inside(site, host, &pids)?,
         promised: promised(site, host)?,

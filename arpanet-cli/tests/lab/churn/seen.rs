@@ -16,6 +16,8 @@ pub(super) type Provided = (String, String, Ipv4Addr, usize);
 pub(super) struct Host {
     /// What docker runs here, with the address where it has one of docker's network.
     pub(super) docker: BTreeMap<String, Option<Ipv4Addr>>,
+    /// The aliases that docker knows: one of its engines that is killed at a bad moment forgets a container's.
+    pub(super) aliased: BTreeSet<String>,
     /// The links in the router; those that nobody has yet are nobody's.
     pub(super) links: BTreeSet<Placed>,
     /// The addresses of the overlay that the containers see.
@@ -30,12 +32,17 @@ pub(super) struct Host {
 
 /// The names that a container is to be found by.
 pub(super) fn names(slot: &Slot) -> impl Iterator<Item = String> {
-    let alias = slot.driven.then(|| alias_of(slot));
-    [slot.service.clone()].into_iter().chain(alias)
+    // Docker's own names are of its networks.
+    let own = slot.driven.then(|| [alias_of(slot), slot.name.clone()]);
+    let own = own.into_iter().flatten();
+    [slot.service.clone()].into_iter().chain(own)
 }
 
+/// What aliases begin with.
+pub(super) const ALIAS: &str = "alias-";
+
 pub(super) fn alias_of(slot: &Slot) -> String {
-    format!("alias-{}", slot.name)
+    format!("{ALIAS}{}", slot.name)
 }
 
 /// Where the others differ from docker, a line each. Pure.
@@ -73,7 +80,9 @@ pub(super) fn differences(slots: &[Slot], seen: &[Host]) -> Vec<String> {
                 ));
             }
             if let Some(slot) = slot_of(name).filter(|_| running.contains(name)) {
-                provided.extend(names(slot).map(|service| (service, name.clone(), *ip, host)));
+                let known = names(slot)
+                    .filter(|name| !name.starts_with(ALIAS) || here.aliased.contains(name));
+                provided.extend(known.map(|service| (service, name.clone(), *ip, host)));
             }
         }
     }
@@ -141,16 +150,22 @@ mod tests {
             ("web", "a", one, 0),
             ("web", "b", two, 1),
             ("alias-b", "b", two, 1),
+            ("b", "b", two, 1),
         ]
         .map(|(service, name, ip, host)| (service.to_owned(), name.to_owned(), ip, host))
         .into();
         let dns: BTreeMap<_, _> = [
             ("web".to_owned(), [one, two].into()),
             ("alias-b".to_owned(), [two].into()),
+            ("b".to_owned(), [two].into()),
         ]
         .into();
         let host = |name: &str, ip: Ipv4Addr, driven: bool| Host {
             docker: [(name.to_owned(), driven.then_some(ip))].into(),
+            aliased: driven
+                .then(|| format!("alias-{name}"))
+                .into_iter()
+                .collect(),
             links: [(name.to_owned(), ip)].into(),
             inside: [(name.to_owned(), ip)].into(),
             promised: driven.then_some(ip).into_iter().collect(),

@@ -15,17 +15,21 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::pause;
 use crate::check::ServiceCheck;
-use crate::client::{Answer, Client};
+use crate::client::Client;
 use crate::config::{ConsulConfig, ms};
 use crate::error::{BACKEND, own};
 use crate::leadership::Leadership;
-use crate::registry::{Registration, Registry};
+use crate::reading::Answer;
+use crate::registry::Registration;
 use crate::running::{Running, Source};
+use crate::starting::{come_up, spawn_tasks};
 use crate::translate::{by_id, is_reserved, to_instance};
 use crate::wire::{SerfMember, ServiceEntry};
-use crate::{instances, members, pulse};
+use crate::{instances, members};
+
+/// How long after the leader the local agent may notice a death.
+const SERF_LAG: Duration = Duration::from_secs(5);
 
 /// [`Discovery`] by the consul agent of this node.
 ///
@@ -113,78 +117,21 @@ impl ConsulDiscovery {
         Ok(Spread::default())
     }
 
-    /// The agent, asked until it answers, knows a leader and has this node in the catalogue.
-    async fn come_up(&self, membership: &Membership) -> Result<Registry> {
-        let end = Instant::now() + ms(self.config.confirm_ms);
-        let mut failures = 0;
+    /// Waits, but not for long, until none of these nodes answers the local agent.
+    async fn gone_from_serf(&self, names: &[&str]) -> Result<bool> {
+        let end = Instant::now() + SERF_LAG;
         loop {
-            let attempt = tokio::time::timeout_at(end, self.come_up_once(membership));
-            let error = match attempt.await {
-                Ok(Ok(registry)) => return Ok(registry),
-                Ok(Err(error)) => error,
-                Err(_) => own(
-                    ErrorKind::Unavailable,
-                    format!("consul at {} does not come up", self.client.transport.at),
-                ),
-            };
-            failures += 1;
-            let again = Instant::now() + pause(failures, rand::random());
-            if !error.is_retryable() || again >= end {
-                return Err(error);
+            let serf = self.client.serf_members().await?;
+            let is_there = |one: &SerfMember| one.is_alive() && names.contains(&one.name.as_str());
+            if !serf.iter().any(is_there) {
+                return Ok(true);
             }
-            tokio::time::sleep_until(again).await;
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            tokio::time::sleep(SERF_LAG / 20).await;
         }
     }
-
-    async fn come_up_once(&self, membership: &Membership) -> Result<Registry> {
-        let agent = self.client.agent_self().await?.config;
-        if let Some(wanted) = &self.config.datacenter
-            && *wanted != agent.datacenter
-        {
-            let message = format!(
-                "consul at {} is in the datacenter {}, not in {wanted}",
-                self.client.transport.at, agent.datacenter
-            );
-            return Err(own(ErrorKind::InvalidInput, message));
-        }
-        tracing::debug!(
-            node = agent.node_name,
-            version = agent.version,
-            "consul answers"
-        );
-        let registry = Registry::new(
-            self.client.clone(),
-            membership.me.clone(),
-            agent.node_name,
-            ms(self.config.heartbeat_ms),
-            ms(self.config.confirm_ms),
-        );
-        registry.announce().await?;
-        registry.announced().await?;
-        Ok(registry)
-    }
-}
-
-/// What registers and beats as long as the backend runs.
-fn spawn_tasks(running: &Running, heartbeat: Duration, inherit: Duration, left: Vec<InstanceId>) {
-    let cancel = running.source.cancel.clone();
-    let registry = Arc::clone(&running.registry);
-    let leader = running.source.leader.clone();
-    let beating = pulse::beat(Arc::clone(&registry), heartbeat, leader);
-    let clearing = async move {
-        tokio::time::sleep(inherit).await;
-        for id in left {
-            let is_held = registry.held().contains_key(&id);
-            if !is_held && let Err(error) = registry.deregister(&id).await {
-                tracing::warn!(%error, %id, "what was registered before can't be taken back");
-            }
-        }
-    };
-    tokio::spawn(async move {
-        cancel
-            .run_until_cancelled(async { tokio::join!(beating, clearing) })
-            .await;
-    });
 }
 
 /// Instances of entries; without a leader those of nodes that this node's agent does not reach count as out of reach.
@@ -231,7 +178,7 @@ impl Discovery for ConsulDiscovery {
             }
             self.slot().take();
         }
-        let registry = match self.come_up(membership).await {
+        let registry = match come_up(&self.client, &self.config, membership).await {
             Ok(registry) => registry,
             Err(error) => {
                 // An agent that does not answer has nothing of this either, or drops it without signs of life.
@@ -347,10 +294,8 @@ impl Discovery for ConsulDiscovery {
         let is_alive = seen
             .get(&node)
             .is_some_and(|member| member.state != MemberState::Down);
-        let is_in_serf = serf
-            .iter()
-            .any(|one| one.is_alive() && at.contains(&one.name.as_str()));
-        if is_alive || is_in_serf {
+        // The catalogue may know a moment before the local agent does.
+        if is_alive || !self.gone_from_serf(&at).await.map_err(named)? {
             return Err(named(own(ErrorKind::Conflict, format!("{node} is alive")))
                 .with_hint("stop it there, its consul too, or wait until it is down"));
         }

@@ -1,106 +1,20 @@
 //! The endpoints of consul's HTTP API that are needed, typed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use arpanet_core::{ErrorKind, Result};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Consistency, ConsulConfig};
+use crate::config::ConsulConfig;
 use crate::error::own;
-use crate::feed::Age;
+use crate::reading::{Answer, Reading};
 use crate::translate::is_serf;
 use crate::transport::{Request, Response, Transport};
 use crate::wire::{
-    AgentSelf, Check, CheckUpdate, NewCheck, NewService, NewSession, Pair, SerfMember, Service,
-    ServiceEntry, Session, Status,
+    AgentSelf, Check, CheckUpdate, NewCheck, NewService, SerfMember, Service, ServiceEntry, Status,
 };
-
-/// How a read is made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
-    pub(crate) mode: Consistency,
-    /// The index to wait beyond, and for how long.
-    pub(crate) block: Option<(u64, Duration)>,
-    /// Whether somebody asks so again and again.
-    pub(crate) followed: bool,
-}
-
-impl Reading {
-    /// What is there now.
-    pub(crate) const fn now(mode: Consistency) -> Self {
-        Self {
-            mode,
-            block: None,
-            followed: false,
-        }
-    }
-
-    /// What is there once it is beyond the index, or after the wait.
-    pub(crate) const fn beyond(mode: Consistency, index: u64, wait: Duration) -> Self {
-        Self {
-            mode,
-            block: Some((index, wait)),
-            followed: false,
-        }
-    }
-
-    /// The same, by somebody who asks so again and again.
-    pub(crate) const fn followed(mut self) -> Self {
-        self.followed = true;
-        self
-    }
-
-    fn ask(self, path: impl Into<String>) -> Request {
-        let request = Request {
-            at_once: self.followed,
-            ..Request::get(path)
-        };
-        let request = match self.mode {
-            Consistency::Default => request,
-            Consistency::Consistent => request.with("consistent", ""),
-            Consistency::Stale => request.with("stale", ""),
-        };
-        match self.block {
-            None | Some((0, _)) => request,
-            Some((index, wait)) => Request {
-                // Consul adds up to a sixteenth, so that not all come back at once.
-                wait: wait + wait / 16,
-                ..request
-            }
-            .with("index", index.to_string())
-            .with("wait", format!("{}ms", wait.as_millis())),
-        }
-    }
-}
-
-/// What was read, and of when it is.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer<T> {
-    pub(crate) value: T,
-    pub(crate) index: u64,
-    /// Whether whoever answered knew of a leader.
-    pub(crate) has_leader: bool,
-}
-
-impl<T> Answer<T> {
-    pub(crate) const fn age(&self) -> Age {
-        Age {
-            index: self.index,
-            is_anew: false,
-        }
-    }
-
-    fn of(response: &Response, value: T) -> Self {
-        Self {
-            value,
-            index: response.index(),
-            has_leader: response.has_leader(),
-        }
-    }
-}
 
 /// An agent.
 #[derive(Debug, Clone)]
@@ -124,11 +38,11 @@ pub(crate) fn part(text: &str) -> String {
 }
 
 /// A path of parts divided by `/`.
-fn parts(text: &str) -> String {
+pub(crate) fn parts(text: &str) -> String {
     text.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-fn json(body: &impl Serialize) -> Result<Bytes> {
+pub(crate) fn json(body: &impl Serialize) -> Result<Bytes> {
     serde_json::to_vec(body)
         .map(Bytes::from)
         .map_err(|cause| own(ErrorKind::Internal, "a request can't be written").with_source(cause))
@@ -143,7 +57,7 @@ impl Client {
     }
 
     /// A blocking query is made again by who follows it.
-    async fn send(&self, request: Request) -> Result<Response> {
+    pub(crate) async fn send(&self, request: Request) -> Result<Response> {
         if request.wait.is_zero() {
             self.transport.send_again(request).await
         } else {
@@ -151,13 +65,13 @@ impl Client {
         }
     }
 
-    async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<Answer<T>> {
+    pub(crate) async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<Answer<T>> {
         let response = self.transport.there(self.send(request).await?)?;
         Ok(Answer::of(&response, self.transport.read(&response)?))
     }
 
     /// What may not be there, and then is told without a word.
-    async fn read_or_none<T: DeserializeOwned>(
+    pub(crate) async fn read_or_none<T: DeserializeOwned>(
         &self,
         request: Request,
     ) -> Result<Answer<Option<T>>> {
@@ -170,7 +84,7 @@ impl Client {
         Ok(Answer::of(&response, value))
     }
 
-    async fn put(&self, path: String, body: Bytes) -> Result<()> {
+    pub(crate) async fn put(&self, path: String, body: Bytes) -> Result<()> {
         let request = Request::put(path).body(body);
         self.transport.done(request).await.map(drop)
     }
@@ -281,98 +195,10 @@ impl Client {
         let body = json(&serde_json::json!({ "Node": node }))?;
         self.put("/v1/catalog/deregister".to_owned(), body).await
     }
-
-    // === key-value ===
-
-    pub(crate) async fn pair(&self, key: &str, reading: Reading) -> Result<Answer<Option<Pair>>> {
-        let request = reading.ask(format!("/v1/kv/{}", parts(key)));
-        let answer = self.read_or_none::<Vec<Pair>>(request).await?;
-        Ok(Answer {
-            value: answer.value.and_then(|pairs| pairs.into_iter().next()),
-            index: answer.index,
-            has_leader: answer.has_leader,
-        })
-    }
-
-    pub(crate) async fn pairs(&self, prefix: &str, reading: Reading) -> Result<Answer<Vec<Pair>>> {
-        let request = reading
-            .ask(format!("/v1/kv/{}", parts(prefix)))
-            .with("recurse", "");
-        let answer = self.read_or_none(request).await?;
-        Ok(Answer {
-            value: answer.value.unwrap_or_default(),
-            index: answer.index,
-            has_leader: answer.has_leader,
-        })
-    }
-
-    pub(crate) async fn keys(&self, prefix: &str, reading: Reading) -> Result<Vec<String>> {
-        let request = reading
-            .ask(format!("/v1/kv/{}", parts(prefix)))
-            .with("keys", "");
-        let answer = self.read_or_none(request).await?;
-        Ok(answer.value.unwrap_or_default())
-    }
-
-    /// Stores a value by its own request, which may be longer than one in a transaction. Whether it was stored.
-    pub(crate) async fn put_pair(
-        &self,
-        key: &str,
-        flags: u64,
-        cas: Option<u64>,
-        value: Bytes,
-    ) -> Result<bool> {
-        let mut request = Request::put(format!("/v1/kv/{}", parts(key)))
-            .with("flags", flags.to_string())
-            .body(value);
-        if let Some(index) = cas {
-            request = request.with("cas", index.to_string());
-        }
-        self.transport.json(request).await
-    }
-
-    pub(crate) async fn delete_pair(&self, key: &str) -> Result<()> {
-        let request = Request::delete(format!("/v1/kv/{}", parts(key)));
-        self.transport.done(request).await.map(drop)
-    }
-
-    // === sessions ===
-
-    pub(crate) async fn create_session(&self, session: &NewSession) -> Result<String> {
-        // One that is made twice ends by itself.
-        let request = Request::put("/v1/session/create").body(json(session)?);
-        let response = self.transport.send_again(request).await?;
-        let session: Session = self.transport.read(&response)?;
-        Ok(session.id)
-    }
-
-    /// `NotFound` for one that ended.
-    pub(crate) async fn renew_session(&self, id: &str) -> Result<()> {
-        let request = Request::put(format!("/v1/session/renew/{}", part(id)));
-        let response = self.transport.send_again(request).await?;
-        self.transport.there(response).map(drop)
-    }
-
-    pub(crate) async fn destroy_session(&self, id: &str) -> Result<()> {
-        let request = Request::put(format!("/v1/session/destroy/{}", part(id)));
-        missing_is_done(self.transport.send_again(request).await.map(drop))
-    }
-
-    /// Whether a session is there.
-    pub(crate) async fn has_session(&self, id: &str, reading: Reading) -> Result<Answer<bool>> {
-        let request = reading.ask(format!("/v1/session/info/{}", part(id)));
-        let answer: Answer<Option<Vec<Session>>> = self.read(request).await?;
-        let sessions = answer.value.unwrap_or_default();
-        Ok(Answer {
-            value: !sessions.is_empty(),
-            index: answer.index,
-            has_leader: answer.has_leader,
-        })
-    }
 }
 
 /// Removing what is not there succeeds.
-fn missing_is_done(answer: Result<()>) -> Result<()> {
+pub(crate) fn missing_is_done(answer: Result<()>) -> Result<()> {
     match answer {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         answer => answer,

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::blocking::{Pace, next_index, pause};
-use crate::client::Answer;
+use crate::reading::Answer;
 
 /// A query that waits beyond an index.
 pub(crate) type Ask<T> = Box<dyn Fn(u64) -> BoxFuture<'static, Result<Answer<T>>> + Send + Sync>;

@@ -9,8 +9,8 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::Answer;
 use crate::feed::{Age, Ask, Sink, follow};
+use crate::reading::Answer;
 use crate::rest::Rest;
 use crate::running::Source;
 use crate::told::{Query, Told, instances};

@@ -10,28 +10,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::next_index;
-use crate::check::go_duration;
-use crate::client::{Client, Reading};
+use crate::client::Client;
 use crate::config::{Consistency, ConsulConfig, ms};
 use crate::error::{BACKEND, own};
 use crate::feed::{Age, Ask, Sink, follow};
 use crate::leadership::Leadership;
-use crate::txn::{Operation, Outcome, is_held, is_outdated, is_session_fault, refused};
-use crate::wire::{NewSession, Pair};
+use crate::locks::{LOCKS, Locks};
+use crate::reading::Reading;
+use crate::txn::{Operation, Outcome, is_outdated, refused};
+use crate::wire::Pair;
 
 /// The longest value: consul's own limit.
 const VALUE_LIMIT: usize = 512 * 1024;
 
 /// The longest value that fits into a transaction of consul's usual 512 KiB, as base64 and with what is around it.
 const TRANSACTION_LIMIT: usize = 380 * 1024;
-
-/// Where locks are. Apart from the entries, so that nobody who deletes an entry takes a lock's numbers back.
-const LOCKS: &str = "arpanet/locks/";
-
-/// How long a campaign waits until it asks anyway, and while a lock is free that can't be had yet.
-const CAMPAIGN_WAIT: Duration = Duration::from_secs(30);
-const LOCK_DELAY_WAIT: Duration = Duration::from_millis(200);
 
 /// [`KeyValue`] by consul's key-value store, its sessions and its locks.
 ///
@@ -43,8 +36,7 @@ pub struct ConsulKeyValue {
     leadership: Leadership,
     consistency: Consistency,
     wait: Duration,
-    lock_delay: Duration,
-    sessions_follow_node: bool,
+    locks: Locks,
 }
 
 impl ConsulKeyValue {
@@ -57,11 +49,10 @@ impl ConsulKeyValue {
         let client = Client::new(&config)?;
         Ok(Self {
             leadership: Leadership::new(client.clone()),
+            locks: Locks::new(client.clone(), &config),
             client,
             consistency: config.kv_consistency,
             wait: ms(config.wait_ms),
-            lock_delay: ms(config.lock_delay_ms),
-            sessions_follow_node: config.sessions_follow_node,
         })
     }
 
@@ -113,50 +104,10 @@ impl ConsulKeyValue {
             None => read.index,
         }))
     }
-
-    /// The lock as it is, held or not.
-    async fn lock_pair(&self, key: &Key) -> Result<(Option<Held>, u64)> {
-        let answer = self.client.pair(&lock_key(key)?, self.now()).await?;
-        let held = answer.value.and_then(|pair| to_held(key, &pair));
-        Ok((held, answer.index))
-    }
-
-    /// Waits until the lock may be free.
-    async fn freed(&self, key: &Key, mut index: u64) -> Result<()> {
-        let path = lock_key(key)?;
-        loop {
-            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
-            let answer = self.client.pair(&path, reading).await?;
-            if answer.value.is_none_or(|pair| pair.session.is_none()) {
-                return Ok(());
-            }
-            index = next_index(index, answer.index);
-        }
-    }
-
-    /// Waits until the session ends.
-    async fn ended(&self, session: &SessionId) -> Result<Error> {
-        let mut index = 0;
-        loop {
-            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
-            let answer = self.client.has_session(&session.0, reading).await?;
-            if !answer.value {
-                return Ok(session_ended(session));
-            }
-            index = next_index(index, answer.index);
-        }
-    }
 }
 
 fn changed(key: &str) -> Error {
     own(ErrorKind::Conflict, format!("{key} changed meanwhile"))
-}
-
-fn session_ended(session: &SessionId) -> Error {
-    own(
-        ErrorKind::NotFound,
-        format!("the session {} has ended", session.0),
-    )
 }
 
 /// A key that consul can have in a path, and that is none of its locks.
@@ -171,7 +122,7 @@ fn check_key(key: &Key) -> Result<&str> {
 }
 
 /// A path must come to consul as it is: web servers take `//`, `.` and `..` out.
-fn check_path(text: &str) -> Result<()> {
+pub(crate) fn check_path(text: &str) -> Result<()> {
     let inner = text.strip_suffix('/').unwrap_or(text);
     let is_plain = inner
         .split('/')
@@ -183,20 +134,6 @@ fn check_path(text: &str) -> Result<()> {
         ErrorKind::InvalidInput,
         format!("{text:?} can't be a key at consul: a part of it is empty, . or .."),
     ))
-}
-
-fn lock_key(key: &Key) -> Result<String> {
-    check_path(key.as_str())?;
-    Ok(format!("{LOCKS}{key}"))
-}
-
-/// Who holds a lock. Consul counts its holders from 1 (`LockIndex`), but anew when the entry was deleted and is made again.
-/// Each holder costs at least one change of consul's state, so with the number of the change that made the entry
-/// (`CreateIndex`) the count grows over that too.
-fn to_held(key: &Key, pair: &Pair) -> Option<Held> {
-    let session = pair.session.clone().filter(|session| !session.is_empty())?;
-    let fencing = pair.create_index + pair.lock_index;
-    Some(Held::new(key.clone(), SessionId(session), fencing))
 }
 
 fn to_entry(pair: Pair) -> Entry {
@@ -310,102 +247,46 @@ impl KeyValue for ConsulKeyValue {
     }
 
     async fn open_session(&self, ttl: Duration) -> Result<SessionId> {
-        let operation = of("open a session");
-        if ttl.is_zero() {
-            let message = "a session of no time has ended already";
-            return Err(operation(own(ErrorKind::InvalidInput, message)));
-        }
-        let session = NewSession {
-            name: "arpanet2",
-            ttl: go_duration(ttl),
-            lock_delay: go_duration(self.lock_delay),
-            behavior: "release",
-            node_checks: (!self.sessions_follow_node).then(Vec::new),
-        };
-        let id = self.client.create_session(&session).await;
-        Ok(SessionId(id.map_err(operation)?))
+        self.locks
+            .open_session(ttl)
+            .await
+            .map_err(of("open a session"))
     }
 
     async fn renew_session(&self, session: &SessionId) -> Result<()> {
-        let renewed = self.client.renew_session(&session.0).await;
-        renewed.map_err(|error| {
-            let error = match error.kind() {
-                ErrorKind::NotFound => session_ended(session),
-                _ => error,
-            };
-            error.operation("renew a session")
-        })
+        self.locks
+            .renew_session(session)
+            .await
+            .map_err(of("renew a session"))
     }
 
     async fn close_session(&self, session: &SessionId) -> Result<()> {
-        let closed = self.client.destroy_session(&session.0).await;
-        closed.map_err(of("close a session"))
+        self.locks
+            .close_session(session)
+            .await
+            .map_err(of("close a session"))
     }
 
     async fn try_lock(&self, key: &Key, session: &SessionId) -> Result<Option<Held>> {
-        let operation = of("lock");
-        let path = lock_key(key).map_err(&operation)?;
-        let locking = Operation::lock(&path, &session.0);
-        let outcome = self.client.transact(&locking).await.map_err(&operation)?;
-        match outcome {
-            Outcome::Done(pair) => Ok(to_held(key, &pair)),
-            Outcome::Refused(told) if is_held(&told) => {
-                // A session that ended is told before a lock that it could not have had anyway.
-                let reading = self.now();
-                let answer = self.client.has_session(&session.0, reading).await;
-                match answer.map_err(&operation)?.value {
-                    true => Ok(None),
-                    false => Err(operation(session_ended(session))),
-                }
-            }
-            Outcome::Refused(told) if is_session_fault(&told) => {
-                Err(operation(session_ended(session)))
-            }
-            Outcome::Refused(told) => Err(operation(refused(&self.client.transport.at, &told))),
-        }
+        self.locks.try_lock(key, session).await.map_err(of("lock"))
     }
 
     async fn unlock(&self, key: &Key, session: &SessionId) -> Result<()> {
-        let operation = of("unlock");
-        let path = lock_key(key).map_err(&operation)?;
-        let (held, _) = self.lock_pair(key).await.map_err(&operation)?;
-        if held.is_none_or(|held| held.session != *session) {
-            return Ok(());
-        }
-        let unlocking = Operation::unlock(&path, &session.0);
-        match self.client.transact(&unlocking).await.map_err(&operation)? {
-            Outcome::Done(_) => Ok(()),
-            // It was lost meanwhile.
-            Outcome::Refused(told) if told.contains("lock isn't held") => Ok(()),
-            Outcome::Refused(told) if is_session_fault(&told) => Ok(()),
-            Outcome::Refused(told) => Err(operation(refused(&self.client.transport.at, &told))),
-        }
+        self.locks.unlock(key, session).await.map_err(of("unlock"))
     }
 
     async fn holder(&self, key: &Key) -> Result<Option<Held>> {
-        let lock = self.lock_pair(key).await;
-        Ok(lock.map_err(of("tell who holds a lock"))?.0)
+        self.locks
+            .holder(key)
+            .await
+            .map_err(of("tell who holds a lock"))
     }
 
     async fn campaign(&self, key: &Key, session: &SessionId) -> Result<Held> {
-        let operation = of("campaign");
-        loop {
-            if let Some(held) = self.try_lock(key, session).await.map_err(&operation)? {
-                return Ok(held);
-            }
-            let (held, index) = self.lock_pair(key).await.map_err(&operation)?;
-            if held.is_none() {
-                // Just freed; or not to be had yet, after its holder's session ended.
-                tokio::time::sleep(LOCK_DELAY_WAIT).await;
-                continue;
-            }
-            tokio::select! {
-                freed = self.freed(key, index) => freed.map_err(&operation)?,
-                ended = self.ended(session) => {
-                    return Err(operation(ended.map_err(&operation)?));
-                }
-            }
-        }
+        self.locks
+            .campaign(key, session)
+            .await
+            .map_err(of("campaign"))
     }
 }
 
@@ -413,37 +294,13 @@ impl KeyValue for ConsulKeyValue {
 mod tests {
     use super::*;
 
-    fn pair(create_index: u64, lock_index: u64, session: Option<&str>) -> Pair {
-        Pair {
-            key: "arpanet/locks/a".to_owned(),
-            value: Vec::new(),
-            session: session.map(str::to_owned),
-            lock_index,
-            create_index,
-            modify_index: create_index + 100,
-        }
-    }
-
-    #[test]
-    fn fencing_numbers_grow_over_a_deletion() {
-        let key: Key = "a".parse().unwrap();
-        let fencing = |create, lock| {
-            to_held(&key, &pair(create, lock, Some("s")))
-                .unwrap()
-                .fencing
-        };
-        assert!(fencing(10, 2) > fencing(10, 1));
-        // Made by change 10, and held for the fifth time since one of the changes from 14 on; deleted by the next one at the
-        // earliest, and made again after that.
-        assert!(fencing(16, 1) > fencing(10, 5));
-        assert_eq!(to_held(&key, &pair(10, 5, None)), None);
-        assert_eq!(to_held(&key, &pair(10, 5, Some(""))), None);
-    }
-
     #[test]
     fn locks_are_no_entries() {
         assert!(check_key(&"arpanet/locks/a".parse().unwrap()).is_err());
-        assert!(to_set(vec![pair(1, 1, None)]).is_empty());
+        let lock = serde_json::json!({
+            "Key": "arpanet/locks/a", "Value": null, "CreateIndex": 1, "ModifyIndex": 1,
+        });
+        assert!(to_set(vec![serde_json::from_value(lock).unwrap()]).is_empty());
     }
 
     #[test]

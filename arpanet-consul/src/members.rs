@@ -9,8 +9,8 @@ use arpanet_core::watch::{Watch, WatchHub};
 use arpanet_core::{NodeAddr, Result};
 use tokio::sync::watch;
 
-use crate::client::Answer;
 use crate::feed::{Age, Ask, Sink, follow};
+use crate::reading::Answer;
 use crate::running::Source;
 use crate::translate::{MEMBER, to_node};
 use crate::wire::SerfMember;

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use crate::blocking::{next_index, pause};
 use crate::check::{ServiceCheck, health_check_id};
-use crate::client::{Client, Reading};
+use crate::client::Client;
 use crate::config::Consistency;
 use crate::error::own;
+use crate::reading::Reading;
 use crate::translate::{
     HEARTBEAT, MEMBER, instance_id, is_shown, service_id, status, to_heartbeat, to_member, to_node,
     to_service,

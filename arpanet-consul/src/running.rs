@@ -11,10 +11,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::{Answer, Client, Reading};
+use crate::client::Client;
 use crate::config::Consistency;
 use crate::instances::{self, Following};
 use crate::leadership::Leadership;
+use crate::reading::{Answer, Reading};
 use crate::registry::Registry;
 use crate::told::{self, Told};
 use crate::wire::ServiceEntry;

@@ -1,0 +1,218 @@
+//! Sessions, locks and campaigns.
+
+use std::time::Duration;
+
+use arpanet_core::kv::{Held, Key, SessionId};
+use arpanet_core::{Error, ErrorKind, Result};
+
+use crate::blocking::next_index;
+use crate::check::go_duration;
+use crate::client::Client;
+use crate::config::{Consistency, ConsulConfig, ms};
+use crate::error::own;
+use crate::key_value::check_path;
+use crate::reading::Reading;
+use crate::txn::{Operation, Outcome, is_held, is_session_fault, refused};
+use crate::wire::{NewSession, Pair};
+
+/// Where locks are. Apart from the entries, so that nobody who deletes an entry takes a lock's numbers back.
+pub(crate) const LOCKS: &str = "arpanet/locks/";
+
+/// How long a campaign waits until it asks anyway, and while a lock is free that can't be had yet.
+const CAMPAIGN_WAIT: Duration = Duration::from_secs(30);
+const LOCK_DELAY_WAIT: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(crate) struct Locks {
+    client: Client,
+    consistency: Consistency,
+    lock_delay: Duration,
+    sessions_follow_node: bool,
+}
+
+impl Locks {
+    pub(crate) fn new(client: Client, config: &ConsulConfig) -> Self {
+        Self {
+            client,
+            consistency: config.kv_consistency,
+            lock_delay: ms(config.lock_delay_ms),
+            sessions_follow_node: config.sessions_follow_node,
+        }
+    }
+
+    fn now(&self) -> Reading {
+        Reading::now(self.consistency)
+    }
+
+    /// The lock as it is, held or not.
+    async fn lock_pair(&self, key: &Key) -> Result<(Option<Held>, u64)> {
+        let answer = self.client.pair(&lock_key(key)?, self.now()).await?;
+        let held = answer.value.and_then(|pair| to_held(key, &pair));
+        Ok((held, answer.index))
+    }
+
+    /// Waits until the lock may be free.
+    async fn freed(&self, key: &Key, mut index: u64) -> Result<()> {
+        let path = lock_key(key)?;
+        loop {
+            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
+            let answer = self.client.pair(&path, reading).await?;
+            if answer.value.is_none_or(|pair| pair.session.is_none()) {
+                return Ok(());
+            }
+            index = next_index(index, answer.index);
+        }
+    }
+
+    /// Waits until the session ends.
+    async fn ended(&self, session: &SessionId) -> Result<Error> {
+        let mut index = 0;
+        loop {
+            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
+            let answer = self.client.has_session(&session.0, reading).await?;
+            if !answer.value {
+                return Ok(session_ended(session));
+            }
+            index = next_index(index, answer.index);
+        }
+    }
+
+    pub(crate) async fn open_session(&self, ttl: Duration) -> Result<SessionId> {
+        if ttl.is_zero() {
+            let message = "a session of no time has ended already";
+            return Err(own(ErrorKind::InvalidInput, message));
+        }
+        let session = NewSession {
+            name: "arpanet2",
+            ttl: go_duration(ttl),
+            lock_delay: go_duration(self.lock_delay),
+            behavior: "release",
+            node_checks: (!self.sessions_follow_node).then(Vec::new),
+        };
+        self.client.create_session(&session).await.map(SessionId)
+    }
+
+    pub(crate) async fn renew_session(&self, session: &SessionId) -> Result<()> {
+        match self.client.renew_session(&session.0).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(session_ended(session)),
+            answer => answer,
+        }
+    }
+
+    pub(crate) async fn close_session(&self, session: &SessionId) -> Result<()> {
+        self.client.destroy_session(&session.0).await
+    }
+
+    pub(crate) async fn try_lock(&self, key: &Key, session: &SessionId) -> Result<Option<Held>> {
+        let path = lock_key(key)?;
+        let locking = Operation::lock(&path, &session.0);
+        let outcome = self.client.transact(&locking).await?;
+        match outcome {
+            Outcome::Done(pair) => Ok(to_held(key, &pair)),
+            Outcome::Refused(told) if is_held(&told) => {
+                // A session that ended is told before a lock that it could not have had anyway.
+                let reading = self.now();
+                let answer = self.client.has_session(&session.0, reading).await;
+                match answer?.value {
+                    true => Ok(None),
+                    false => Err(session_ended(session)),
+                }
+            }
+            Outcome::Refused(told) if is_session_fault(&told) => Err(session_ended(session)),
+            Outcome::Refused(told) => Err(refused(&self.client.transport.at, &told)),
+        }
+    }
+
+    pub(crate) async fn unlock(&self, key: &Key, session: &SessionId) -> Result<()> {
+        let path = lock_key(key)?;
+        let (held, _) = self.lock_pair(key).await?;
+        if held.is_none_or(|held| held.session != *session) {
+            return Ok(());
+        }
+        let unlocking = Operation::unlock(&path, &session.0);
+        match self.client.transact(&unlocking).await? {
+            Outcome::Done(_) => Ok(()),
+            // It was lost meanwhile.
+            Outcome::Refused(told) if told.contains("lock isn't held") => Ok(()),
+            Outcome::Refused(told) if is_session_fault(&told) => Ok(()),
+            Outcome::Refused(told) => Err(refused(&self.client.transport.at, &told)),
+        }
+    }
+
+    pub(crate) async fn holder(&self, key: &Key) -> Result<Option<Held>> {
+        Ok(self.lock_pair(key).await?.0)
+    }
+
+    pub(crate) async fn campaign(&self, key: &Key, session: &SessionId) -> Result<Held> {
+        loop {
+            if let Some(held) = self.try_lock(key, session).await? {
+                return Ok(held);
+            }
+            let (held, index) = self.lock_pair(key).await?;
+            if held.is_none() {
+                // Just freed; or not to be had yet, after its holder's session ended.
+                tokio::time::sleep(LOCK_DELAY_WAIT).await;
+                continue;
+            }
+            tokio::select! {
+                freed = self.freed(key, index) => freed?,
+                ended = self.ended(session) => {
+                    return Err(ended?);
+                }
+            }
+        }
+    }
+}
+
+fn session_ended(session: &SessionId) -> Error {
+    own(
+        ErrorKind::NotFound,
+        format!("the session {} has ended", session.0),
+    )
+}
+
+fn lock_key(key: &Key) -> Result<String> {
+    check_path(key.as_str())?;
+    Ok(format!("{LOCKS}{key}"))
+}
+
+/// Who holds a lock. Consul counts its holders from 1 (`LockIndex`), but anew when the entry was deleted and is made again.
+/// Each holder costs at least one change of consul's state, so with the number of the change that made the entry
+/// (`CreateIndex`) the count grows over that too.
+fn to_held(key: &Key, pair: &Pair) -> Option<Held> {
+    let session = pair.session.clone().filter(|session| !session.is_empty())?;
+    let fencing = pair.create_index + pair.lock_index;
+    Some(Held::new(key.clone(), SessionId(session), fencing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(create_index: u64, lock_index: u64, session: Option<&str>) -> Pair {
+        Pair {
+            key: "arpanet/locks/a".to_owned(),
+            value: Vec::new(),
+            session: session.map(str::to_owned),
+            lock_index,
+            create_index,
+            modify_index: create_index + 100,
+        }
+    }
+
+    #[test]
+    fn fencing_numbers_grow_over_a_deletion() {
+        let key: Key = "a".parse().unwrap();
+        let fencing = |create, lock| {
+            to_held(&key, &pair(create, lock, Some("s")))
+                .unwrap()
+                .fencing
+        };
+        assert!(fencing(10, 2) > fencing(10, 1));
+        // Made by change 10, and held for the fifth time since one of the changes from 14 on; deleted by the next one at the
+        // earliest, and made again after that.
+        assert!(fencing(16, 1) > fencing(10, 5));
+        assert_eq!(to_held(&key, &pair(10, 5, None)), None);
+        assert_eq!(to_held(&key, &pair(10, 5, Some(""))), None);
+    }
+}

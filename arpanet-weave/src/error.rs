@@ -16,6 +16,7 @@ pub(crate) fn own(kind: ErrorKind, message: impl Into<String>) -> Error {
 /// An error of the system below.
 pub(crate) fn system(message: impl Into<String>, error: io::Error) -> Error {
     let kind = match error.kind() {
+        _ if error.raw_os_error() == Some(libc::ENODEV) => ErrorKind::NotFound,
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
         _ => ErrorKind::Internal,

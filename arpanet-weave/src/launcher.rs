@@ -295,6 +295,11 @@ impl Launcher {
         let program = self.program()?;
         self.database_is_free()?;
         let host = self.host.handle()?;
+        let found_bridge = match earlier {
+            Some(earlier) => earlier.found_bridge,
+            None => host.link(&self.config.bridge).await?.is_some(),
+        };
+        // From here to the second note nothing is awaited: a call that is dropped has done nothing, or noted it.
         let folder = &self.config.folder;
         let made = fs::DirBuilder::new()
             .recursive(true)
@@ -303,17 +308,12 @@ impl Launcher {
         made.map_err(|error| system(format!("{} can't be made", folder.display()), error))?;
         // With it the router would connect to whom it was connected to before, and to nobody it is told of now.
         crate::record::remove_file(&folder.join(SENTINEL))?;
-        let found_bridge = match earlier {
-            Some(earlier) => earlier.found_bridge,
-            None => host.link(&self.config.bridge).await?.is_some(),
-        };
         let mut record = Record {
             process: None,
             fingerprint: wanted.fingerprint.clone(),
             found_bridge,
         };
         record.write(folder)?;
-        // From here to the next note nothing is awaited: a call that is dropped has either launched nothing, or noted it.
         let started = self.spawn(program, wanted).and_then(|process| {
             record.process = process;
             record.write(folder)

@@ -11,6 +11,7 @@ mod error;
 mod launcher;
 mod leftovers;
 mod name;
+mod offload;
 mod password;
 mod port;
 mod record;

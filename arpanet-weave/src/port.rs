@@ -10,6 +10,7 @@ use arpanet_core::{ErrorKind, NodeAddr, Result};
 use arpanet_netlink::{MacAddr, Netlink, VethEnd};
 
 use crate::error::own;
+use crate::offload;
 
 /// The port, on the host.
 const PORT: &str = "arpanet-weave";
@@ -59,6 +60,7 @@ pub(crate) async fn plug_in(
     if host.require_link(PORT).await?.master != Some(bridge.index) {
         host.set_master(PORT, Some(&bridge.name)).await?;
     }
+    offload::switch_off(inside.namespace(), UPLINK)?;
     host.set_up(PORT, true).await?;
     inside.set_up(UPLINK, true).await?;
     host.wait_until_carrying(PORT, CARRYING).await?;

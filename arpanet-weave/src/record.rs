@@ -47,6 +47,18 @@ impl Process {
         })
     }
 
+    /// The process that works in this folder, if there is one.
+    pub(crate) fn working_in(folder: &Path) -> Option<Self> {
+        let folder = fs::canonicalize(folder).ok()?;
+        fs::read_dir("/proc")
+            .ok()?
+            .flatten()
+            .find(|process| {
+                fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder)
+            })
+            .and_then(|process| Self::running(process.file_name().to_str()?.parse().ok()?))
+    }
+
     /// Whether it still runs. One that has ended and was not waited for does not.
     pub(crate) fn is_alive(&self) -> bool {
         self.boot == boot() && started(self.id) == Some(self.started)
@@ -102,7 +114,14 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(system(format!("{} can't be read", path.display()), error)),
         };
-        serde_json::from_str(&text).map(Some).map_err(|cause| {
+        let read: serde_json::Result<Self> = serde_json::from_str(&text);
+        let found = read.map(|mut record| {
+            // Whoever launched it was killed between the launch and the note of it.
+            let process = record.process.take();
+            record.process = process.or_else(|| Process::working_in(folder));
+            Some(record)
+        });
+        found.map_err(|cause| {
             own(
                 ErrorKind::Corrupt,
                 format!("{} can't be read", path.display()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arpanet_core::admission::Membership;
 use arpanet_core::overlay::{Announcement, PeerSpec, PeerState, PeerStatus};
-use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
+use arpanet_core::{ErrorKind, NodeAddr, Result};
 use arpanet_netlink::{Change, Ledger, Netlink};
 use arpanet_router::{Pinger, Router};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -32,6 +32,8 @@ const LOST: u32 = 3;
 const PINGING: Duration = Duration::from_millis(50);
 /// How often somebody who waits for a peer asks the router why it takes so long.
 const ASKING: Duration = Duration::from_millis(250);
+/// How often somebody who waits for a peer has the router try again. By itself it does so after 2 s, and later every 6 minutes.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long an earlier process's routes may wait for their peers.
 const STALE: Duration = Duration::from_secs(30);
 
@@ -222,19 +224,39 @@ impl Running {
             .collect()
     }
 
-    /// Pings all peers once; whether all of them answered.
-    async fn measure(&self) -> bool {
+    /// Pings all peers once; those that do not answer.
+    async fn measure(&self) -> Vec<NodeAddr> {
         let nodes: Vec<NodeAddr> = self.peers().keys().copied().collect();
         let mut pings: FuturesUnordered<_> = nodes
             .into_iter()
             .map(|node| async move { (node, self.pinger.ping(node.overlay(), ROUND).await) })
             .collect();
-        let mut all = true;
+        let mut silent = Vec::new();
         while let Some((node, round_trip)) = pings.next().await {
-            all &= round_trip.is_some();
+            if round_trip.is_none() {
+                silent.push(node);
+            }
             self.note(node, round_trip);
         }
-        all
+        silent
+    }
+
+    /// One round of what goes on by itself.
+    async fn tend(&self) -> Result<()> {
+        let silent = self.measure().await;
+        let is_well = !self.is_behind.load(Ordering::Relaxed) && !self.has_lost_its_router();
+        if silent.is_empty() && is_well {
+            return Ok(());
+        }
+        self.mend().await?;
+        for node in silent {
+            // Those that have been away for longer are tried when somebody hears of them.
+            let is_new = |peer: Peer| peer.unanswered <= LOST;
+            if self.peer(node).is_some_and(is_new) {
+                self.nudge(node).await?;
+            }
+        }
+        Ok(())
     }
 
     fn note(&self, node: NodeAddr, round_trip: Option<Duration>) {
@@ -324,7 +346,8 @@ impl Running {
         let mut ticks = interval(PINGING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pings = FuturesUnordered::new();
-        let mut watch = std::pin::pin!(self.watch(node, &peer));
+        let mut watch = std::pin::pin!(self.watch(node, false));
+        let mut tried = Instant::now();
         let mut seen = Observation::default();
         let mut unasked = None;
         loop {
@@ -345,7 +368,11 @@ impl Running {
                         }
                         Err(error) => unasked = Some(error),
                     }
-                    watch.set(self.watch(node, &peer));
+                    let is_due = tried.elapsed() >= AGAIN;
+                    if is_due {
+                        tried = Instant::now();
+                    }
+                    watch.set(self.watch(node, is_due));
                 }
                 () = tokio::time::sleep_until(deadline) => break,
             }
@@ -359,12 +386,13 @@ impl Running {
         })
     }
 
-    /// The next report, after a pause.
-    async fn watch(&self, node: NodeAddr, peer: &Peer) -> Result<crate::report::Router, Error> {
+    /// The next report, after a pause, and after another attempt at the peer if that is due.
+    async fn watch(&self, node: NodeAddr, is_due: bool) -> Result<crate::report::Router> {
         tokio::time::sleep(ASKING).await;
-        let report = self.launcher.client().report().await?;
-        tracing::trace!(%node, name = %peer.name, "asked the router for a peer");
-        Ok(report.router)
+        if is_due {
+            self.nudge(node).await?;
+        }
+        Ok(self.launcher.client().report().await?.router)
     }
 }
 
@@ -408,14 +436,7 @@ async fn keep_measuring(running: Weak<Running>) {
         let Some(running) = running.upgrade() else {
             return;
         };
-        let all_answer = running.measure().await;
-        if all_answer
-            && !running.is_behind.load(Ordering::Relaxed)
-            && !running.has_lost_its_router()
-        {
-            continue;
-        }
-        if let Err(error) = running.mend().await {
+        if let Err(error) = running.tend().await {
             tracing::warn!(%error, "weave can't be mended now");
         }
     }

@@ -6,17 +6,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arpanet_netlink::Namespace;
 use serde_json::{Value, json};
-use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
+use super::capture::Capture;
 use super::dialling::{Attempt, dial};
 use super::options::Options;
 
 /// From agreeing to the route: about a second in weave.
 const ROUTING: Duration = Duration::from_millis(150);
-/// The port of the bridge by which frames are taken and given.
-const TAP: &str = "vethwe-bridge";
 
 pub(super) struct Mesh {
     pub(super) me: Hello,
@@ -95,7 +92,7 @@ impl Mesh {
         let told = |error: std::io::Error| format!("listen tcp4 {:?}: {error}", options.listen());
         let listener = TcpListener::bind(options.listen()).map_err(told)?;
         let frames = Arc::new(UdpSocket::bind(options.listen()).map_err(told)?);
-        let tap = Arc::new(tap(&options.bridge)?);
+        let capture = Arc::new(Capture::open(&options.bridge)?);
         let mesh = Arc::new(Self {
             me: Hello {
                 name: options.name.clone(),
@@ -115,11 +112,11 @@ impl Mesh {
                 std::thread::spawn(move || mesh.called(stream));
             }
         });
-        let (mesh_out, tap_out, frames_out) =
-            (Arc::clone(&mesh), Arc::clone(&tap), Arc::clone(&frames));
-        std::thread::spawn(move || mesh_out.send_frames(&tap_out, &frames_out));
+        let (mesh_out, capture_out, frames_out) =
+            (Arc::clone(&mesh), Arc::clone(&capture), Arc::clone(&frames));
+        std::thread::spawn(move || mesh_out.send_frames(&capture_out, &frames_out));
         let mesh_in = Arc::clone(&mesh);
-        std::thread::spawn(move || mesh_in.receive_frames(&tap, &frames));
+        std::thread::spawn(move || mesh_in.receive_frames(&capture, &frames));
         Ok(mesh)
     }
 
@@ -270,9 +267,9 @@ impl Mesh {
         });
     }
 
-    fn send_frames(&self, tap: &SyncDevice, frames: &UdpSocket) {
-        let mut frame = [0; 2048];
-        while let Ok(length) = tap.recv(&mut frame) {
+    fn send_frames(&self, capture: &Capture, frames: &UdpSocket) {
+        let mut frame = [0; 65536];
+        while let Ok(length) = capture.recv(&mut frame) {
             let to: Vec<SocketAddr> = {
                 let state = self.state();
                 let routed = state.connections.values().filter(|other| other.is_routed());
@@ -286,7 +283,7 @@ impl Mesh {
         }
     }
 
-    fn receive_frames(&self, tap: &SyncDevice, frames: &UdpSocket) {
+    fn receive_frames(&self, capture: &Capture, frames: &UdpSocket) {
         let mut frame = [0; 2048];
         loop {
             let Ok((length, from)) = frames.recv_from(&mut frame) else {
@@ -300,7 +297,7 @@ impl Mesh {
                     .any(|other| other.address.ip() == from.ip())
             };
             if is_peer {
-                let _ = tap.send(&frame[..length]);
+                capture.send(&frame[..length]);
             }
         }
     }
@@ -408,25 +405,4 @@ fn uid() -> u64 {
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     assert!(read.is_ok(), "no random numbers");
     u64::from_be_bytes(bytes) | 1 << 63
-}
-
-/// A port of the bridge that stays when the router ends.
-fn tap(bridge: &str) -> Result<SyncDevice, String> {
-    let told = |error: std::io::Error| format!("{TAP}: {error}");
-    let tap = DeviceBuilder::new()
-        .name(TAP)
-        .layer(Layer::L2)
-        .build_sync()
-        .map_err(told)?;
-    tap.persist().map_err(told)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let plugged = runtime.map_err(told)?.block_on(async {
-        let host = Namespace::current()?.handle()?;
-        host.set_master(TAP, Some(bridge)).await?;
-        host.set_up(TAP, true).await
-    });
-    plugged.map_err(|error| error.to_string())?;
-    Ok(tap)
 }

@@ -4,6 +4,7 @@
 //! It is not fast, and it encrypts nothing. What it does not know from a recording it answers with 501.
 
 mod api;
+mod capture;
 mod dialling;
 mod ground;
 mod mesh;

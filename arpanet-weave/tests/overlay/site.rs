@@ -336,6 +336,11 @@ impl Host {
         (head.to_owned(), body.to_owned())
     }
 
+    /// Whether a router is there.
+    pub(crate) fn answers(&self) -> bool {
+        UnixStream::connect(&self.config.http).is_ok()
+    }
+
     /// What the router says of itself.
     pub(crate) fn report(&self) -> serde_json::Value {
         let (_, body) = self.ask("GET", "/report", "Accept: application/json\r\n", "");
@@ -362,10 +367,16 @@ impl Host {
         record["process"]["id"].as_i64().map(|id| id as i32)
     }
 
-    /// Ends the router's process, as a crash does.
+    /// Whether the process with this number is this host's router.
+    pub(crate) fn router_runs(&self, id: i32) -> bool {
+        is_router(id, self.folder.path())
+    }
+
+    /// Ends the router's process, as a crash does; one that has ended already has crashed.
     pub(crate) fn crash_router(&self) {
-        let router = self.router().unwrap();
-        kill(Pid::from_raw(router), Signal::SIGKILL).unwrap();
+        if let Some(router) = self.router().filter(|id| self.router_runs(*id)) {
+            kill(Pid::from_raw(router), Signal::SIGKILL).unwrap();
+        }
     }
 
     /// What is different from what was there before.
@@ -412,12 +423,7 @@ impl Drop for Foreign {
 impl Drop for Host {
     fn drop(&mut self) {
         // For a test that failed.
-        if let Some(router) = self
-            .router()
-            .filter(|id| is_router(*id, self.folder.path()))
-        {
-            let _ = kill(Pid::from_raw(router), Signal::SIGKILL);
-        }
+        self.crash_router();
         let _ = Namespace::unpin(self.folder.path().join("router"));
         let _ = Namespace::unpin(self.folder.path().join("host"));
     }

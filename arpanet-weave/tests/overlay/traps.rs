@@ -1,7 +1,8 @@
 //! What surprises those who use weave, each with what becomes of it here.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use arpanet_core::overlay::{Announcement, PeerSpec, PeerState};
@@ -11,7 +12,7 @@ use arpanet_weave::{ForeignRouter, RouterPassword};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::site::{
-    Container, Fate, LIMIT, PORT, becomes, connect, ip, one_host, probe, two_hosts, until,
+    Container, Fate, Host, LIMIT, PORT, becomes, connect, ip, one_host, probe, two_hosts, until,
 };
 
 /// The error, its causes and its hint, in one text.
@@ -93,6 +94,30 @@ async fn a_router_that_does_not_start_is_told_with_its_words_and_leaves_nothing(
     one.leave_nothing_behind().await;
 }
 
+/// By TCP, in segments that the kernel would leave to a device to cut and to give checksums.
+fn stream_a_megabyte(from: &Host, to: &Host) {
+    let listen = || TcpListener::bind((to.node.overlay(), 0));
+    let listener = to.namespace().run(listen).unwrap().unwrap();
+    let at = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&at, LIMIT);
+    let mut sender = from.namespace().run(connect).unwrap().unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(LIMIT)).unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut received = Vec::new();
+        receiver.read_to_end(&mut received).map(|_| received)
+    });
+    let sent: Vec<u8> = (0..1 << 20)
+        .map(|number: u32| (number >> 5) as u8)
+        .collect();
+    sender.write_all(&sent).unwrap();
+    drop(sender);
+    assert!(
+        reading.join().unwrap().unwrap() == sent,
+        "what was received is not what was sent"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reachable_means_that_packets_come_through() {
     let Some((one, two)) = two_hosts().await else {
@@ -100,6 +125,7 @@ async fn reachable_means_that_packets_come_through() {
     };
     connect(&one, &two).await;
     for (from, to) in [(&one, &two), (&two, &one)] {
+        stream_a_megabyte(from, to);
         assert_eq!(probe(from.namespace(), to.node.overlay()), Fate::Reached);
         let peers = from.overlay.peers().await.unwrap();
         assert_eq!((peers.len(), peers[0].state), (1, PeerState::Up));
@@ -364,7 +390,6 @@ async fn a_router_that_is_none_is_told_from_one() {
     let stopped = std::sync::Arc::clone(&stop);
     let server = std::thread::spawn(move || {
         for mut stream in answers.incoming().flatten() {
-            use std::io::{Read, Write};
             if stopped.load(std::sync::atomic::Ordering::SeqCst) {
                 return;
             }
@@ -455,10 +480,27 @@ async fn a_restarted_agent_finds_its_router_and_connections_go_on() {
         one.overlay.connect(two.peer()).await.unwrap();
         one.overlay.wait_reachable(two.node, LIMIT).await.unwrap();
     }
+    // Also where its process was not noted: whoever launched it was killed in that moment.
+    let file = one.config.folder.join("router.json");
+    let mut record: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    record["process"] = serde_json::Value::Null;
+    fs::write(&file, record.to_string()).unwrap();
+    one.kill().await;
+    one.launch().await;
+    becomes(two.namespace(), one.node.overlay(), Fate::Reached).await;
+    assert!(
+        one.router_runs(router.unwrap()),
+        "the router was launched again"
+    );
     // With another password it can't go on.
     one.key = 8;
     one.kill().await;
     one.launch().await;
+    assert!(
+        !one.router_runs(router.unwrap()),
+        "it goes on with the old password"
+    );
     assert_ne!(one.router(), router);
     one.leave_nothing_behind().await;
     two.leave_nothing_behind().await;

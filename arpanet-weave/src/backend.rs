@@ -14,7 +14,7 @@ use arpanet_router::{HOST_LINK, Pinger, Router, RouterConfig, Uplink, underlay_m
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use crate::config::WeaveConfig;
+use crate::config::{SMALLEST_MTU, WeaveConfig};
 use crate::error::{BACKEND, own};
 use crate::launcher::{Carrier, Launcher};
 use crate::port::UPLINK;
@@ -24,8 +24,6 @@ use crate::running::{Parts, Running, Tasks};
 const USUAL_MTU: u16 = 1376;
 /// What weave may add to a packet, in bytes, whichever way it sends it.
 const OVERHEAD: u16 = 124;
-/// IPv4 needs as much (RFC 791).
-const SMALLEST_MTU: u16 = 576;
 
 /// A weave router as the overlay, isolated by a router namespace.
 ///
@@ -47,10 +45,7 @@ impl WeaveOverlay {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a configuration that can't be; others where /proc is not mounted.
     pub fn new(config: WeaveConfig) -> Result<Self> {
-        if config.mtu.is_some_and(|mtu| mtu < SMALLEST_MTU) {
-            let message = format!("an MTU has at least {SMALLEST_MTU} bytes");
-            return Err(own(ErrorKind::InvalidInput, message));
-        }
+        config.check()?;
         let host = Namespace::current()?;
         Ok(Self {
             launcher: Arc::new(Launcher::new(&config, &host)?),
@@ -334,6 +329,8 @@ mod tests {
         let config = || WeaveConfig::new("/l", "/f");
         for bad in [
             config().mtu(575),
+            config().request_ms(99),
+            config().launch_ms(999),
             config().http("localhost:6784"),
             config().http(""),
         ] {

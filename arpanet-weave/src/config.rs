@@ -4,11 +4,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use arpanet_core::AppNet;
 use arpanet_core::addr::UNDERLAY_PORT;
+use arpanet_core::{AppNet, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::RouterPassword;
+use crate::error::own;
+
+/// IPv4 needs as much (RFC 791).
+pub(crate) const SMALLEST_MTU: u16 = 576;
 
 /// Where the router's namespace is pinned unless told. Under `/run`: it goes with the kernel.
 const PIN: &str = "/run/arpanet2/router";
@@ -58,7 +62,7 @@ pub struct WeaveConfig {
     /// The weave bridge. `weave` unless told.
     #[serde(default = "bridge")]
     pub bridge: String,
-    /// The largest packet inside, in bytes: 576 to 65,535 less what weave adds. `None`: the underlay's less 124, at most 1376,
+    /// The largest packet inside, in bytes: 576 to 65,411. `None`: the underlay's less 124, at most 1376,
     /// which is weave's own choice. All nodes have to have the same or larger.
     #[serde(default)]
     pub mtu: Option<u16>,
@@ -250,6 +254,27 @@ impl WeaveConfig {
     pub const fn open_docker_plane(mut self, open: bool) -> Self {
         self.open_docker_plane = open;
         self
+    }
+
+    /// Whether all is within the range that its documentation gives.
+    pub(crate) fn check(&self) -> Result<()> {
+        let ranges = [
+            (
+                "mtu",
+                self.mtu.map_or(u32::from(SMALLEST_MTU), u32::from),
+                SMALLEST_MTU.into(),
+                65_411,
+            ),
+            ("request_ms", self.request_ms, 100, 60_000),
+            ("launch_ms", self.launch_ms, 1_000, 120_000),
+        ];
+        for (name, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                let message = format!("{name} is {value}, and has to be {least} to {most}");
+                return Err(own(ErrorKind::InvalidInput, message));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn request_limit(&self) -> Duration {

@@ -10,6 +10,11 @@ use arpanet_core::addr::OVERLAY;
 use arpanet_netlink::{Change, Route, RouteKind, TABLE_MAIN};
 use ipnet::Ipv4Net;
 
+/// Whether an endpoint is in the overlay's range.
+pub(crate) fn may_need_one(endpoint: &SocketAddr) -> bool {
+    matches!(endpoint.ip(), IpAddr::V4(ip) if OVERLAY.contains(&ip))
+}
+
 /// The routes that the way to these endpoints needs beside those that the host has.
 pub(crate) fn detours(routes: &[Route], endpoints: &BTreeSet<SocketAddr>) -> Vec<Change> {
     let main = || {

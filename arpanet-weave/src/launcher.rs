@@ -1,13 +1,9 @@
 //! The router's life: found, launched, or refused; and ended.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use arpanet_core::admission::Membership;
@@ -18,21 +14,19 @@ use nix::sys::signal::Signal;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::PeerName;
 use crate::client::Client;
+use crate::command::{Wanted, is_own};
 use crate::config::{ForeignRouter, WeaveConfig};
 use crate::error::{is_nobody, own, system};
 use crate::leftovers::{self, DATABASE, LOG, SENTINEL};
-use crate::password::fingerprint;
-use crate::record::{Process, Record};
+use crate::record::Record;
 use crate::report::Report;
-use crate::{PeerName, RouterPassword};
 
 /// How often a router that starts is asked.
 const ASKING: Duration = Duration::from_millis(50);
 /// How long one that is told to end may take, before it is killed.
 const ENDING: Duration = Duration::from_secs(5);
-/// Where it finds iptables.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of its log is told when it does not start.
 const TAIL: usize = 1_000;
 
@@ -314,10 +308,12 @@ impl Launcher {
             found_bridge,
         };
         record.write(folder)?;
-        let started = self.spawn(program, wanted).and_then(|process| {
-            record.process = process;
-            record.write(folder)
-        });
+        let started = wanted
+            .spawn(program, folder, &self.host)
+            .and_then(|process| {
+                record.process = process;
+                record.write(folder)
+            });
         let outcome = match started {
             Ok(()) => self.wait(wanted, Some(&record)).await,
             Err(error) => Err(error),
@@ -329,43 +325,6 @@ impl Launcher {
             return Err(error);
         }
         Ok(wanted.carrier(true))
-    }
-
-    fn spawn(&self, program: &Path, wanted: &Wanted) -> Result<Option<Process>> {
-        let folder = &self.config.folder;
-        let failed = |error| system(format!("{} can't be started", program.display()), error);
-        let log = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(folder.join(LOG))
-            .map_err(failed)?;
-        let mut command = Command::new(program);
-        command
-            .args(&wanted.arguments)
-            .current_dir(folder)
-            // Nothing of this process's environment is for it: there may be a password.
-            .env_clear()
-            .env("PATH", PATH)
-            // It would ask the internet for newer versions.
-            .env("CHECKPOINT_DISABLE", "1")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(failed)?)
-            .stderr(log)
-            // It outlives this process, and what ends this process's group.
-            .process_group(0);
-        if let Some(password) = &wanted.password {
-            command.env("WEAVE_PASSWORD", password.expose());
-        }
-        let mut child = self.host.run(|| command.spawn())?.map_err(failed)?;
-        let process = i32::try_from(child.id()).ok().and_then(Process::running);
-        // Whoever starts a process has to wait for its end.
-        let waiting = std::thread::Builder::new().name("arpanet-weave".to_owned());
-        if let Err(error) = waiting.spawn(move || child.wait()) {
-            tracing::warn!(%error, "nobody waits for the end of the weave router");
-        }
-        Ok(process)
     }
 
     /// Waits until the router is ready.
@@ -424,91 +383,6 @@ impl Launcher {
     }
 }
 
-/// What a router is launched with.
-#[derive(Debug)]
-struct Wanted {
-    name: PeerName,
-    arguments: Vec<OsString>,
-    password: Option<RouterPassword>,
-    fingerprint: String,
-}
-
-impl Wanted {
-    fn new(config: &WeaveConfig, membership: &Membership, host: Option<IpAddr>) -> Self {
-        let name = PeerName::of(membership.me.node);
-        let password = config.encryption.then(|| {
-            let given = config.password.clone();
-            given.unwrap_or_else(|| RouterPassword::of(membership))
-        });
-        let arguments = arguments(config, name, membership.me.name.as_str(), host);
-        let program = config.binary.as_deref().map(Path::to_string_lossy);
-        let texts: Vec<_> = arguments
-            .iter()
-            .map(|argument| argument.to_string_lossy())
-            .collect();
-        let secret = password.as_ref().map_or("", RouterPassword::expose);
-        let parts = texts.iter().map(AsRef::as_ref);
-        let fingerprint =
-            fingerprint(parts.chain([program.as_deref().unwrap_or_default(), secret]));
-        Self {
-            name,
-            arguments,
-            password,
-            fingerprint,
-        }
-    }
-
-    const fn carrier(&self, is_new: bool) -> Carrier {
-        Carrier {
-            name: self.name,
-            is_ours: true,
-            is_new,
-        }
-    }
-}
-
-/// The router's arguments. No peers: where it was launched before it takes those from its database instead, and says nothing.
-/// No status port: everybody may ask there, also for what ends the router. Without docker, addresses and DNS, which are
-/// arpanet2's own.
-fn arguments(
-    config: &WeaveConfig,
-    name: PeerName,
-    nickname: &str,
-    host: Option<IpAddr>,
-) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = Vec::new();
-    let mut add = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
-        arguments.push(name.into());
-        arguments.push(value.as_ref().to_owned());
-    };
-    if let Some(ip) = host {
-        add("--host", &ip.to_string());
-    }
-    add("--port", &config.port.to_string());
-    add("--name", &name.to_string());
-    add("--nickname", &nickname);
-    add("--weave-bridge", &config.bridge);
-    add("--datapath", &leftovers::DATAPATH);
-    add("--docker-api", &"");
-    add("--db-prefix", &config.folder.join("weave"));
-    add("--ipalloc-range", &"");
-    add("--http-addr", &config.http);
-    add("--status-addr", &"");
-    if let Some(mtu) = config.mtu {
-        add("--mtu", &mtu.to_string());
-    }
-    arguments.push("--no-dns".into());
-    if !config.fast_datapath {
-        arguments.push("--no-fastdp".into());
-    }
-    arguments
-}
-
-/// Whether the ip is on a link of this host.
-fn is_own(ip: IpAddr) -> bool {
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
-}
-
 async fn end(record: &Record) -> Result<()> {
     let Some(process) = record.alive() else {
         return Ok(());
@@ -539,76 +413,4 @@ fn tail(path: &Path) -> io::Result<String> {
     file.take(TAIL as u64).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.lines().map(str::trim).collect::<Vec<_>>().join("; "))
-}
-
-#[cfg(test)]
-mod tests {
-    use arpanet_core::admission::{ClusterKey, NodeInfo, Secret};
-    use arpanet_core::roster::{ClusterId, Identity, Role, Roster};
-
-    use super::*;
-
-    fn text(config: &WeaveConfig) -> Vec<String> {
-        let name = PeerName::of("0.1".parse().unwrap());
-        let arguments = arguments(config, name, "one", Some("127.0.0.1".parse().unwrap()));
-        arguments
-            .iter()
-            .map(|argument| argument.to_str().unwrap().to_owned())
-            .collect()
-    }
-
-    fn value<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1).map(String::as_str)
-    }
-
-    #[test]
-    fn the_password_and_the_peers_are_no_arguments() {
-        let config = WeaveConfig::new("/l", "/f").password(RouterPassword::new("Apples"));
-        let arguments = text(&config);
-        assert!(!arguments.iter().any(|argument| argument.contains("Apples")));
-        assert_eq!(value(&arguments, "--name"), Some("06:a2:0a:ff:00:01"));
-        assert_eq!(value(&arguments, "--host"), Some("127.0.0.1"));
-        assert_eq!(value(&arguments, "--db-prefix"), Some("/f/weave"));
-        for off in ["--docker-api", "--ipalloc-range", "--status-addr"] {
-            assert_eq!(value(&arguments, off), Some(""), "{off}");
-        }
-        // Every word is an option or the value of one: what is left over would be a peer.
-        let options = arguments
-            .iter()
-            .filter(|argument| argument.starts_with("--"));
-        let flags = ["--no-dns", "--no-fastdp"];
-        let flags = arguments
-            .iter()
-            .filter(|argument| flags.contains(&argument.as_str()))
-            .count();
-        assert_eq!(arguments.len(), options.count() * 2 - flags);
-    }
-
-    #[test]
-    fn a_gateways_address_is_no_address_of_this_host() {
-        assert!(is_own("127.0.0.1".parse().unwrap()));
-        assert!(!is_own("192.0.2.1".parse().unwrap()));
-    }
-
-    #[test]
-    fn another_password_is_another_launch() {
-        let config = WeaveConfig::new("/l", "/f");
-        let print = |config: &WeaveConfig, key| {
-            let me = NodeInfo::new("0.1".parse().unwrap(), "one".parse().unwrap(), Role::Boot);
-            let membership = Membership::new(
-                me,
-                Identity::from_bytes([1; 32]),
-                ClusterId::from_bytes([7; 16]),
-                ClusterKey::new(1, Secret::from_bytes([key; 32])),
-                Roster::default(),
-            );
-            Wanted::new(config, &membership, None).fingerprint
-        };
-        assert_eq!(print(&config, 9), print(&config, 9));
-        assert_ne!(print(&config, 9), print(&config, 8));
-        assert_ne!(print(&config, 9), print(&config.clone().port(7000), 9));
-        let open = config.encryption(false);
-        assert_eq!(print(&open, 9), print(&open, 8));
-    }
 }

@@ -4,6 +4,7 @@
 mod announcement;
 mod backend;
 mod client;
+mod command;
 mod config;
 mod detour;
 mod diagnosis;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::PeerName;
 use crate::announcement::Called;
 use crate::config::WeaveConfig;
-use crate::detour::detours;
+use crate::detour::{detours, may_need_one};
 use crate::diagnosis::{Observation, look, targets};
 use crate::error::own;
 use crate::launcher::{Carrier, Launcher};
@@ -122,7 +122,12 @@ impl Running {
     /// Gives the routers that need it a way on the underlay, and takes it from those that nobody wants any more.
     pub(crate) async fn settle_detours(&self) -> Result<()> {
         let mut made = self.detours.lock().await;
-        let wanted = detours(&self.host.routes().await?, &self.wanted());
+        let endpoints = self.wanted();
+        // The host may have very many routes, and most clusters need none of these.
+        if made.is_empty() && !endpoints.iter().any(may_need_one) {
+            return Ok(());
+        }
+        let wanted = detours(&self.host.routes().await?, &endpoints);
         self.ledger.apply_all(wanted.iter().cloned()).await?;
         for old in made.iter().filter(|old| !wanted.contains(old)) {
             self.ledger.undo(old).await?;

@@ -24,6 +24,16 @@ pub(crate) const fn next_index(asked: u64, answered: u64) -> u64 {
     }
 }
 
+/// The same, for whoever knows whether the answer came before its time was over. With nothing new in it that is how consul
+/// ends queries of a state that it has replaced by a snapshot; its next index is lower then, and would not be told for long.
+pub(crate) const fn next_index_after(asked: u64, answered: u64, is_early: bool) -> u64 {
+    if asked > 0 && answered == asked && is_early {
+        0
+    } else {
+        next_index(asked, answered)
+    }
+}
+
 /// How long to pause after so many failures in a row: twice as long each time, less a random part, so that those who lost
 /// one leader do not all come back to the next in one moment. `random` is from 0 to 1.
 pub(crate) fn pause(failures: u32, random: f64) -> Duration {
@@ -76,6 +86,15 @@ mod tests {
         assert_eq!(next_index(7, 9), 9);
         assert_eq!(next_index(7, 3), 0);
         assert_eq!(next_index(0, 0), 1);
+    }
+
+    #[test]
+    fn an_answer_before_its_time_without_news_begins_anew() {
+        assert_eq!(next_index_after(7, 7, true), 0);
+        assert_eq!(next_index_after(7, 7, false), 7);
+        assert_eq!(next_index_after(7, 9, true), 9);
+        assert_eq!(next_index_after(0, 7, true), 7);
+        assert_eq!(next_index_after(0, 0, true), 1);
     }
 
     #[test]

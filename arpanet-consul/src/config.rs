@@ -135,7 +135,7 @@ pub struct ConsulConfig {
     /// So many services are watched by a connection each; of those beyond, watches tell a second later, at more cost. Consul
     /// allows 200 connections from one address, unless its `limits.http_max_conns_per_client` says more.
     pub watch_connections: u32,
-    /// How long a registration is tried until it is in the catalogue.
+    /// How long a start, a registration or its end is tried until the catalogue has it.
     pub confirm_ms: u32,
     /// Without a sign of life from this process for so long, consul takes the node's instances out of lookups and DNS.
     /// The sign is given three times as often, to the local agent only: nothing is written to consul's log for it.

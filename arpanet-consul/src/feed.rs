@@ -1,12 +1,12 @@
 //! Following a blocking query.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arpanet_core::Result;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::blocking::{Pace, next_index, pause};
+use crate::blocking::{Pace, next_index_after, pause};
 use crate::reading::Answer;
 
 /// A query that waits beyond an index.
@@ -30,10 +30,10 @@ pub(crate) trait Sink<T>: Send {
     fn set_stale(&mut self, stale: bool);
 }
 
-/// Asks again and again, from this index on. Ends when it is dropped.
+/// Asks again and again, from this index on, with queries that wait for so long. Ends when it is dropped.
 pub(crate) async fn follow<T>(
     ask: Ask<T>,
-    first: u64,
+    (first, wait): (u64, Duration),
     mut leader: watch::Receiver<bool>,
     mut sink: impl Sink<T>,
 ) {
@@ -43,6 +43,7 @@ pub(crate) async fn follow<T>(
     loop {
         tokio::time::sleep(pace.next(begun.elapsed())).await;
         leader.mark_unchanged();
+        let asked = Instant::now();
         let answer = tokio::select! {
             answer = ask(index) => Some(answer),
             () = lost(&mut leader) => None,
@@ -55,7 +56,7 @@ pub(crate) async fn follow<T>(
                     is_anew: answer.index < highest,
                 };
                 highest = answer.index;
-                index = next_index(index, answer.index);
+                index = next_index_after(index, answer.index, asked.elapsed() < wait);
                 sink.set_stale(!answer.has_leader);
                 sink.tell(answer.value, age);
             }

@@ -79,11 +79,11 @@ impl OfAll {
             service: service.to_owned(),
         };
         let ask = ask_service(&self.source, service);
-        let leader = self.source.leadership.follow();
+        let (leader, wait) = (self.source.leadership.follow(), self.source.wait);
         tokio::spawn(async move {
             let _connection = connection;
             cancel
-                .run_until_cancelled(follow(ask, first, leader, sink))
+                .run_until_cancelled(follow(ask, (first, wait), leader, sink))
                 .await;
         });
     }
@@ -129,12 +129,12 @@ fn follow_while<T: Send + 'static>(
     first: u64,
     sink: impl Sink<T> + 'static,
 ) -> Following {
-    let leader = source.leadership.follow();
+    let (leader, wait) = (source.leadership.follow(), source.wait);
     let telling = told.clone();
     tokio::spawn(async move {
         let _connection = connection;
         cancel
-            .run_until_cancelled(follow(ask, first, leader, sink))
+            .run_until_cancelled(follow(ask, (first, wait), leader, sink))
             .await;
         telling.hub().close();
     });

@@ -240,7 +240,7 @@ impl KeyValue for ConsulKeyValue {
         });
         let leader = self.leadership.follow();
         tokio::spawn(async move {
-            let following = follow(ask, first.index, leader, Entries(hub));
+            let following = follow(ask, (first.index, wait), leader, Entries(hub));
             cancel.run_until_cancelled(following).await;
         });
         Ok(reader)

@@ -108,7 +108,8 @@ pub(crate) async fn watch(source: &Source) -> Result<Watch<NodeAddr, Member>> {
     let sink = Latest {
         nodes: Arc::clone(&latest),
     };
-    let catalogue = follow(ask, first.index, source.leadership.follow(), sink);
+    let from = (first.index, source.wait);
+    let catalogue = follow(ask, from, source.leadership.follow(), sink);
 
     let client = source.client.clone();
     let telling = hub.clone();

@@ -97,12 +97,12 @@ async fn failing(source: Source, rest: Rest) {
     if names.wait_for(|names| !names.is_empty()).await.is_err() {
         return;
     }
-    let leader = source.leadership.follow();
+    let (leader, wait) = (source.leadership.follow(), source.wait);
     let ask: Ask<Vec<Check>> = Box::new(move |index| {
         let source = source.clone();
         Box::pin(async move { source.client.critical(source.beyond(index)).await })
     });
-    follow(ask, 0, leader, Failing(rest)).await;
+    follow(ask, (0, wait), leader, Failing(rest)).await;
 }
 
 struct Failing(Rest);

@@ -11,6 +11,8 @@ mod consuls;
 mod locks;
 #[path = "live/nodes.rs"]
 mod nodes;
+#[path = "live/recovery.rs"]
+mod recovery;
 
 use std::sync::Arc;
 

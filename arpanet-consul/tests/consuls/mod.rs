@@ -110,6 +110,37 @@ impl Consul {
         self.namespace.run(run).unwrap()
     }
 
+    /// Its disk, too.
+    pub(crate) fn wipe(&self) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Runs lines of a shell as somebody at this agent would, and returns what they print.
+    pub(crate) fn shell(&self, lines: &str) -> String {
+        let consul = binary().unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let folder = consul.parent().unwrap().display();
+        let output = Command::new("sh")
+            .args(["-e", "-u", "-c", lines])
+            .current_dir(&self.folder)
+            .env("PATH", format!("{folder}:{path}"))
+            .env(
+                "CONSUL_HTTP_ADDR",
+                format!("unix://{}", self.socket().display()),
+            )
+            .env("DATA", self.data())
+            .env("IP", self.ip.to_string())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{lines}\n{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.child().is_some()
     }

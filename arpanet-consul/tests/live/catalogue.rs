@@ -172,7 +172,10 @@ async fn a_node_that_is_cut_off_sees_itself_and_what_it_did_is_known_after_the_h
             .await
             .unwrap();
     }
+    let mut watch = backends[0].watch(Selector::All).await.unwrap();
+    watch.next().await;
     site.cut(0).await;
+    told(&mut watch, |change| *change == Change::Stale).await;
     let comes_to_find = async |node: usize, wanted: &[&str]| {
         until_ok(&format!("node {node} finds {wanted:?}"), async || {
             (found(&backends[node], "web").await? == wanted).then_some(())
@@ -195,6 +198,7 @@ async fn a_node_that_is_cut_off_sees_itself_and_what_it_did_is_known_after_the_h
     for node in 0..3 {
         comes_to_find(node, &["w1", "w2", "w3"]).await;
     }
+    told(&mut watch, |change| *change == Change::Fresh).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,8 +98,10 @@ async fn who_is_detached_or_left_behind_asks_whom_it_asked_before() {
     assert_eq!(servers(&world, &c2).await, "192.0.2.1\n");
     let net = NetRequest::Net("10.2.0.0/16".parse().unwrap());
     let given = cluster.attach(&c1, net).await.unwrap();
+    world.settle().await;
     assert_eq!(servers(&world, &c1).await, ROUTER);
     cluster.detach(&c1, given.ip()).await.unwrap();
+    world.settle().await;
     assert_eq!(servers(&world, &c1).await, "");
 
     assert_eq!(servers(&world, &c3).await, ROUTER);

@@ -171,6 +171,9 @@ impl Facility for DockerNetworks {
         let spreading = Spread::start(node, discovery, &self.engine, self.paths.docker_networks());
         let _ = spread.set(spreading.await?);
         let driver = NetworkDriver::open(self.paths.driver(), networks)?;
+        if let Some(spread) = spread.get() {
+            spread.belongs_to(&driver);
+        }
         let journal = self.paths.driver_journal();
         let server = DriverServer::start(
             Arc::clone(&driver),

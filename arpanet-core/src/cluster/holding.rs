@@ -47,7 +47,9 @@ impl Node {
         }
         self.follow_checks(applied);
         self.tell_health(applied);
-        self.release_resolvers(applied, &wanted, outcome).await;
+        if known {
+            self.release_resolvers(&wanted, outcome);
+        }
     }
 
     async fn load_attached(&self, applied: &mut Applied) -> Result<()> {
@@ -155,7 +157,7 @@ impl Node {
         if let Some(attached) = &mut applied.attached {
             attached.remove(key);
         }
-        applied.resolving.insert(key.0.clone(), None);
+        self.resolving.doubt(&key.0);
         Ok(())
     }
 
@@ -179,7 +181,7 @@ impl Node {
                 .await?;
         }
         // Told at the end: what it provides is there all the same.
-        let resolved = self.resolve(applied, container).await;
+        let resolved = self.resolve(applied, container);
         if container.state != ContainerState::Running {
             return Ok(());
         }

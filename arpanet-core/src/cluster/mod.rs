@@ -81,6 +81,8 @@ struct Node {
     view: Mutex<View>,
     /// What the layers below have been told; its lock makes one reconciliation at a time.
     applied: tokio::sync::Mutex<Applied>,
+    /// Whom containers were told to ask for names.
+    resolving: resolving::Resolving,
     /// One change of what a container was given at a time.
     attaching: tokio::sync::Mutex<()>,
     /// Peers that the overlay has been told of.
@@ -331,6 +333,7 @@ impl ClusterBuilder {
                 lifecycle: tokio::sync::Mutex::default(),
                 view: Mutex::default(),
                 applied: tokio::sync::Mutex::default(),
+                resolving: resolving::Resolving::default(),
                 attaching: tokio::sync::Mutex::default(),
                 connected: watch::Sender::default(),
                 kick: Arc::new(Notify::new()),

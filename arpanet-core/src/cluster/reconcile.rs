@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::resolving::Asks;
 use super::{ClusterEvent, Node};
 use crate::discovery::{Instance, MemberState};
 use crate::health::ContainerHealth;
@@ -33,8 +32,6 @@ pub(super) struct Applied {
     pub(super) lost: BTreeSet<(ContainerName, AppAddr)>,
     /// How containers are, as it was told.
     pub(super) health: BTreeMap<ContainerName, ContainerHealth>,
-    /// Containers that ask the router for names.
-    pub(super) resolving: BTreeMap<ContainerName, Option<Asks>>,
     networks: BTreeMap<String, Bytes>,
     pub(super) ranges: BTreeMap<String, Bytes>,
     networks_carried: bool,

@@ -222,6 +222,7 @@ impl Node {
     /// Forgets what was learned and told while the node was up.
     pub(super) async fn stop_tasks(&self) {
         *self.applied.lock().await = Applied::default();
+        self.resolving.clear();
         *self.view() = View::default();
         self.connected.send_replace(Default::default());
         self.listed.send_replace(false);

@@ -11,6 +11,7 @@
 //! | `Join` | the engine moves the link into the container, with the ways to 169.254.1.1 and the planes |
 //! | the container runs | the cluster attaches it, as its inspection says: the link is taken over, claimed, registered |
 //! | `Leave`, `DeleteEndpoint`, `ReleaseAddress` | the link and the reservation go |
+//! | has lost it all | the links go, and it has its networks again: [`Review`], [`Spread`] |
 //!
 //! A pool's id is its CIDR, so pools are nothing to be kept. There is no gateway to be told: an engine then connects the
 //! container with its `docker_gwbridge` too, which has the default route, and published ports work as on any other network.
@@ -32,6 +33,7 @@ mod spread;
 mod state;
 mod version;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,7 +44,6 @@ use serde::de::DeserializeOwned;
 
 pub use self::keeper::{KEEPER_VERSION, KeeperConfig, end, hello, keep};
 pub use self::networks::Networks;
-use self::review::Parts;
 pub use self::review::Review;
 pub use self::server::{DriverServer, SOCKET};
 pub use self::shape::remove_networks;
@@ -141,29 +142,30 @@ impl NetworkDriver {
         state.endpoints.iter().map(known).collect()
     }
 
-    fn parts(&self) -> Parts {
-        let state = self.kept.state();
-        Parts {
-            networks: state.networks.keys().cloned().collect(),
-            endpoints: state.endpoints.keys().cloned().collect(),
-        }
-    }
-
-    /// Lets go of what the engine does not have any more: it lost that in a crash, or with its data. The first failure, after
-    /// everything was tried.
-    async fn let_go(&self, lost: &Parts) -> Result<()> {
+    /// Lets go of endpoints that the engine does not have any more: it lost them in a crash, or with its data. The first
+    /// failure, after everything was tried.
+    async fn let_go(&self, lost: &BTreeSet<EndpointId>) -> Result<()> {
         let state = self.kept.state().clone();
         let mut outcomes = Vec::new();
         for (id, endpoint) in &state.endpoints {
-            if lost.endpoints.contains(id) {
+            if lost.contains(id) {
                 outcomes.push(self.drop_endpoint(id).await);
                 outcomes.push(self.release(endpoint.addr).await);
             }
         }
-        for id in &lost.networks {
-            outcomes.push(self.drop_network(id).await);
-        }
         outcomes.into_iter().collect()
+    }
+
+    /// Lets go of a network that the engine has lost, so that it can have it again. It stays one of the cluster's. A second
+    /// call does nothing.
+    ///
+    /// # Errors
+    /// When that can't be kept.
+    pub async fn forget(&self, net: AppNet) -> Result<()> {
+        self.kept
+            .change(|state| state.networks.retain(|_, network| network.net != net))?;
+        self.drop_idle(now()).await;
+        Ok(())
     }
 
     /// Answers one request: its path without the slash, such as `NetworkDriver.Join`, and its body.

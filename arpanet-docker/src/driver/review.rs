@@ -16,35 +16,6 @@ use super::shape::EngineNetworks;
 /// Between two looks. What is missing in both was lost: an engine knows what it has asked for within milliseconds.
 const LOOKING: Duration = Duration::from_secs(2);
 
-/// What an engine has, or a driver knows of: networks by the engine's ids, and endpoints.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Parts {
-    pub(super) networks: BTreeSet<String>,
-    pub(super) endpoints: BTreeSet<EndpointId>,
-}
-
-impl Parts {
-    fn is_empty(&self) -> bool {
-        self.networks.is_empty() && self.endpoints.is_empty()
-    }
-
-    /// What is here and not there.
-    fn without(&self, other: &Self) -> Self {
-        Self {
-            networks: &self.networks - &other.networks,
-            endpoints: &self.endpoints - &other.endpoints,
-        }
-    }
-
-    /// What is here and there.
-    fn and(&self, other: &Self) -> Self {
-        Self {
-            networks: &self.networks & &other.networks,
-            endpoints: &self.endpoints & &other.endpoints,
-        }
-    }
-}
-
 /// Lets go of what the engine has lost, as long as it is held.
 #[derive(Debug)]
 pub struct Review(JoinHandle<()>);
@@ -65,22 +36,22 @@ impl Review {
 }
 
 async fn review(driver: Arc<NetworkDriver>, engine: EngineNetworks) {
-    let mut missing = Parts::default();
+    let mut missing = BTreeSet::new();
     loop {
         sleep(LOOKING).await;
         // Known before the engine is asked: what comes meanwhile is not missed.
-        let known = driver.parts();
+        let known: BTreeSet<EndpointId> =
+            driver.endpoints().into_iter().map(|one| one.id).collect();
         if known.is_empty() {
             continue;
         }
-        let Ok(present) = engine.parts().await else {
+        let Ok(present) = engine.endpoints().await else {
             // It can't say, and what it comes back with is looked at twice.
-            missing = Parts::default();
+            missing.clear();
             continue;
         };
-        let missed = known.without(&present);
-        let lost = missed.and(&missing);
-        missing = missed;
+        let lost;
+        (missing, lost) = compare(&known, &present, &missing);
         if lost.is_empty() {
             continue;
         }
@@ -95,26 +66,32 @@ async fn review(driver: Arc<NetworkDriver>, engine: EngineNetworks) {
     }
 }
 
+/// What is missing, and what of it was missing the time before, too.
+fn compare(
+    known: &BTreeSet<EndpointId>,
+    present: &BTreeSet<EndpointId>,
+    before: &BTreeSet<EndpointId>,
+) -> (BTreeSet<EndpointId>, BTreeSet<EndpointId>) {
+    let missing = known - present;
+    let lost = &missing & before;
+    (missing, lost)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parts(endpoints: &[&str]) -> Parts {
-        Parts {
-            networks: ["n1".to_owned()].into(),
-            endpoints: endpoints.iter().map(|id| id.parse().unwrap()).collect(),
-        }
+    fn ids(ids: &[&str]) -> BTreeSet<EndpointId> {
+        ids.iter().map(|id| id.parse().unwrap()).collect()
     }
 
     #[test]
     fn what_is_missed_twice_was_lost() {
-        let known = parts(&["e1", "e2", "e3"]);
-        let first = known.without(&parts(&["e1"]));
+        let (missing, lost) = compare(&ids(&["e1", "e2", "e3"]), &ids(&["e1"]), &ids(&[]));
+        assert_eq!((&missing, lost), (&ids(&["e2", "e3"]), ids(&[])));
         // Another one is only just being made.
-        let second = parts(&["e1", "e2", "e3", "e4"]).without(&parts(&["e1", "e3"]));
-        let lost = second.and(&first);
-        assert_eq!(lost.endpoints, parts(&["e2"]).endpoints);
-        assert!(lost.networks.is_empty());
-        assert!(first.without(&first).is_empty());
+        let known = ids(&["e1", "e2", "e3", "e4"]);
+        let (missing, lost) = compare(&known, &ids(&["e1", "e3"]), &missing);
+        assert_eq!((missing, lost), (ids(&["e2", "e4"]), ids(&["e2"])));
     }
 }

@@ -1,16 +1,15 @@
 //! Networks of the driver as the engine has them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use arpanet_core::{AppNet, Result};
+use arpanet_core::{AppNet, EndpointId, Result};
 use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use serde::{Deserialize, Serialize};
 
 use super::DRIVER;
-use super::review::Parts;
 use crate::error::engine;
 
 /// How long the engine may take for a request, in seconds.
@@ -131,20 +130,18 @@ impl EngineNetworks {
         listed.map_err(|error| self.error(error))
     }
 
-    /// Its networks and all endpoints in them, those of no container included.
-    pub(super) async fn parts(&self) -> Result<Parts> {
+    /// All endpoints in its networks, those of no container included.
+    pub(super) async fn endpoints(&self) -> Result<BTreeSet<EndpointId>> {
         let docker = self.docker().await?;
-        let mut parts = Parts::default();
+        let mut endpoints = BTreeSet::new();
         let ids = self.listed(&docker).await?.into_iter();
         for id in ids.filter_map(|network| network.id) {
             let shown = docker.inspect_network(&id, None).await;
             let shown = shown.map_err(|error| self.error(error))?;
-            let endpoints = shown.containers.unwrap_or_default().into_values();
-            let ids = endpoints.filter_map(|endpoint| endpoint.endpoint_id?.parse().ok());
-            parts.endpoints.extend(ids);
-            parts.networks.insert(id);
+            let containers = shown.containers.unwrap_or_default().into_values();
+            endpoints.extend(containers.filter_map(|one| one.endpoint_id?.parse().ok()));
         }
-        Ok(parts)
+        Ok(endpoints)
     }
 
     pub(super) async fn create(&self, net: AppNet, shape: &Shape) -> Result<()> {

@@ -1,8 +1,8 @@
 //! One network on every engine: what one engine made or removed, the others do likewise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arpanet_core::discovery::{Record, RecordKey};
@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::shape::{EngineNetworks, Found};
-use super::state;
+use super::shape::{EngineNetworks, Found, Shape};
 use super::version::{self, PREFIX, Version};
+use super::{NetworkDriver, state};
 
 /// How soon an engine is looked at again that has not done yet what it was asked for.
 const SOON: Duration = Duration::from_millis(50);
@@ -23,6 +23,9 @@ const SOON: Duration = Duration::from_millis(50);
 const SELDOM: Duration = Duration::from_secs(5);
 /// How long an engine may take between having asked the driver for a network and having it.
 const MAKING: Duration = Duration::from_secs(10);
+/// How long a network that is to be there may be missing from an engine that never gave it back. One that its user removes is
+/// hidden by the engine before the driver is told; after this time the engine has lost it.
+const LOST: Duration = Duration::from_secs(15);
 
 /// Keeps the networks of this engine and of all others alike, as long as it is held.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ struct Shared {
     discovery: Arc<dyn Discovery>,
     engine: EngineNetworks,
     path: PathBuf,
+    /// What the engine has been given.
+    driver: Mutex<Weak<NetworkDriver>>,
     known: Mutex<Known>,
     woken: Notify,
 }
@@ -47,6 +52,8 @@ struct Known {
     versions: BTreeMap<AppNet, Version>,
     /// Networks that this engine has just asked the driver for.
     fresh: BTreeMap<AppNet, Instant>,
+    /// Networks that this engine was given, has not given back, and does not show.
+    missing: BTreeMap<AppNet, Instant>,
     /// Versions of this node that are told.
     told: BTreeMap<AppNet, Version>,
 }
@@ -80,6 +87,7 @@ impl Spread {
             discovery,
             engine: EngineNetworks::new(engine.into()),
             path,
+            driver: Mutex::default(),
             known: Mutex::new(Known {
                 versions: versions.unwrap_or_default(),
                 ..Known::default()
@@ -88,6 +96,12 @@ impl Spread {
         });
         let task = tokio::spawn(follow(Arc::clone(&shared), records));
         Ok(Self { shared, task })
+    }
+
+    /// The driver of this engine from now on: what the engine was given by it and has lost, it is given again.
+    pub fn belongs_to(&self, driver: &Arc<NetworkDriver>) {
+        *lock(&self.shared.driver) = Arc::downgrade(driver);
+        self.shared.woken.notify_one();
     }
 
     /// This engine has asked the driver for a network, and has it in a moment.
@@ -182,7 +196,7 @@ fn take(records: &mut Records, change: Change<(NodeAddr, RecordKey), Record>) {
 
 impl Shared {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     fn save(&self, known: &Known) -> Result<()> {
@@ -207,10 +221,7 @@ impl Shared {
         for (net, version) in &versions {
             let here = found.iter().find(|found| found.net == *net);
             match (&version.shape, here) {
-                (Some(shape), None) => {
-                    tracing::info!(%net, name = shape.name, "making the network on this engine");
-                    outcomes.push(self.engine.create(*net, shape).await);
-                }
+                (Some(shape), None) => outcomes.push(self.make(*net, shape).await),
                 (None, Some(found)) if !self.known().fresh.contains_key(net) => {
                     tracing::info!(%net, name = found.shape.name, "removing the network from this engine");
                     outcomes.push(self.engine.remove(&found.id).await);
@@ -220,6 +231,27 @@ impl Shared {
         }
         outcomes.into_iter().collect::<Result<()>>()?;
         Ok(done)
+    }
+
+    fn driver(&self) -> Option<Arc<NetworkDriver>> {
+        lock(&self.driver).upgrade()
+    }
+
+    /// Has the engine make a network that it does not show, unless it is about to give it back.
+    async fn make(&self, net: AppNet, shape: &Shape) -> Result<()> {
+        let missing = self.known().missing.get(&net).copied();
+        match missing {
+            Some(since) if since.elapsed() < LOST => return Ok(()),
+            Some(_) => {
+                tracing::warn!(%net, name = shape.name, "the engine has lost the network");
+                if let Some(driver) = self.driver() {
+                    driver.forget(net).await?;
+                }
+            }
+            None => {}
+        }
+        tracing::info!(%net, name = shape.name, "making the network on this engine");
+        self.engine.create(net, shape).await
     }
 
     /// Takes over what others say that is later than what is known.
@@ -250,6 +282,10 @@ impl Shared {
 
     /// Takes over what this engine has that nobody has heard of. Whether it has all that it asked the driver for.
     fn learn(&self, found: &[Found]) -> Result<bool> {
+        let given = self.driver().map(|driver| driver.networks());
+        let is_shown = |net: &AppNet| found.iter().any(|one| one.net == *net);
+        let missing = given.into_iter().flatten().filter(|net| !is_shown(net));
+        let missing: BTreeSet<AppNet> = missing.collect();
         let mut known = self.known();
         let mut changed = false;
         for one in found {
@@ -268,6 +304,10 @@ impl Shared {
             changed = true;
         }
         known.fresh.retain(|_, since| since.elapsed() < MAKING);
+        known.missing.retain(|net, _| missing.contains(net));
+        for net in missing {
+            known.missing.entry(net).or_insert_with(Instant::now);
+        }
         if changed {
             self.save(&known)?;
         }
@@ -295,4 +335,9 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// No code panics while it holds one of these locks, so a poisoned one is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use arpanet_core::addr::ROUTER_ADDRESS;
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, AppNet, Cluster, EndpointId, Error, ErrorKind, Result};
-use arpanet_docker::driver::{self, DriverServer, KeeperConfig, NetworkDriver, Networks, Spread};
+use arpanet_docker::driver::{
+    self, DriverServer, KeeperConfig, NetworkDriver, Networks, Review, Spread,
+};
 use arpanet_lab::Engine;
 use arpanet_netlink::{MacAddr, Namespace, Netlink, Route, VethEnd};
 use async_trait::async_trait;
@@ -197,6 +199,9 @@ impl Agent {
 
     pub(crate) async fn start(&mut self) {
         self.driver = open_driver(&self.folder, &self.cluster);
+        if let Some(spread) = self.cluster.spread.get() {
+            spread.belongs_to(&self.driver);
+        }
         let journal = self.folder.join("journal");
         let server = DriverServer::start(Arc::clone(&self.driver), &self.socket, Some(&journal));
         self.server = Some(server.await.unwrap());
@@ -331,12 +336,20 @@ impl Site {
         self.start_agent().await;
     }
 
+    /// Lets go of what the engine has lost.
+    pub(crate) fn review(&self) -> Review {
+        let driver = &self.agent.as_ref().unwrap().driver;
+        Review::start(Arc::clone(driver), self.engine.socket())
+    }
+
     /// Keeps this engine's networks like those of the node's cluster.
     pub(crate) async fn spread(&self, node: &Cluster) {
         let discovery = Arc::clone(node.discovery());
         let file = self.folder.path().join("spread.json");
         let spread = Spread::start(node.me(), discovery, self.engine.socket(), file);
-        self.cluster.spread.set(spread.await.unwrap()).unwrap();
+        let spread = spread.await.unwrap();
+        spread.belongs_to(&self.agent.as_ref().unwrap().driver);
+        self.cluster.spread.set(spread).unwrap();
     }
 
     fn docker_output(&self, args: &[&str]) -> Output {

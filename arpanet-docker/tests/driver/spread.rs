@@ -8,6 +8,7 @@ use arpanet_core::memory::World;
 use arpanet_core::roster::Role;
 use arpanet_core::{Cluster, NodeAddr};
 use arpanet_docker::driver;
+use arpanet_lab::{Ending, IMAGE};
 
 use crate::site::{Site, alone, has_engine};
 
@@ -116,4 +117,39 @@ async fn a_network_of_one_engine_is_one_of_all() {
     assert_eq!(networks(&a), ["back", "shop"]);
     driver::remove_networks(&b.engine.socket()).await.unwrap();
     becomes(&a, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_lost_its_networks_has_them_again_and_nothing_is_left_of_its_containers() {
+    if !has_engine() {
+        return;
+    }
+    let alone = alone().await;
+    let world = World::new(1);
+    let one = node(&world, "0.1");
+    one.boot(&Password::new("Apples").unwrap()).await.unwrap();
+    let mut a = Site::start_alone(&alone).await;
+    a.spread(&one).await;
+    a.create_network("shop", "10.1.0.0/16");
+    a.docker(&["run", "-d", "--network", "shop", IMAGE, "sleep", "600"]);
+    assert_eq!(a.driver().endpoints().len(), 1);
+    let before = a.docker(&["network", "inspect", "-f", "{{.Id}}", "shop"]);
+
+    a.engine.end(Ending::AtOnce).await.unwrap();
+    a.stop_agent();
+    let data = a.engine.log().with_file_name("data");
+    std::fs::remove_dir_all(data.join("network")).unwrap();
+    a.start_agent().await;
+    let _review = a.review();
+    a.engine.start_again().await.unwrap();
+    becomes(&a, &["shop"]).await;
+    let after = a.docker(&["network", "inspect", "-f", "{{.Id}}", "shop"]);
+    assert_ne!(before, after, "the engine has lost nothing");
+    let began = Instant::now();
+    while !a.driver().endpoints().is_empty() || a.cluster.links().await > 0 {
+        assert!(began.elapsed() < LIMIT, "{:?}", a.driver().endpoints());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(a.cluster.reserved(), []);
+    assert_eq!(a.cluster.networks(), ["10.1.0.0/16".parse().unwrap()]);
 }

@@ -138,3 +138,90 @@ impl Client {
         Ok((status, body))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::error::is_nobody;
+
+    const REPORT: &str = include_str!("../tests/recordings/three-peers/report.json");
+
+    /// Answers one request so, and tells it.
+    fn server(answer: String) -> (Client, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap().to_string();
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = String::new();
+            while !asked.contains("\r\n\r\n")
+                || (asked.starts_with("POST") && !asked.contains("peer="))
+            {
+                let mut bytes = [0; 4096];
+                let length = stream.read(&mut bytes).unwrap();
+                asked.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+            asked
+        });
+        (Client::new(&at, Duration::from_secs(5)).unwrap(), serving)
+    }
+
+    fn ok(body: &str) -> String {
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")
+    }
+
+    #[tokio::test]
+    async fn a_recorded_report_is_read_over_tcp() {
+        let (client, serving) = server(ok(REPORT));
+        let router = client.report().await.unwrap().router;
+        assert_eq!((router.peers.len(), router.unicast_routes.len()), (3, 3));
+        // It takes all 64 bits, and an empty list is null.
+        assert_eq!(router.peers[0].uid, 15_142_124_886_176_697_629);
+        assert!(router.targets.is_empty());
+        let asked = serving.join().unwrap().to_lowercase();
+        assert!(asked.starts_with("get /report http/1.1"), "{asked}");
+        assert!(asked.contains("accept: application/json"), "{asked}");
+        // Nobody is there any more.
+        assert!(is_nobody(&client.report().await.unwrap_err()));
+    }
+
+    #[tokio::test]
+    async fn peers_are_told_by_ip_in_one_request() {
+        let (client, serving) = server(ok(""));
+        let peers = [
+            "192.0.2.1:6783".parse().unwrap(),
+            "[2001:db8::1]:7000".parse().unwrap(),
+        ];
+        client.connect(&peers).await.unwrap();
+        let asked = serving.join().unwrap();
+        assert!(asked.starts_with("POST /connect HTTP/1.1"), "{asked}");
+        let form = "peer=192.0.2.1%3A6783&peer=[2001%3Adb8%3A%3A1]%3A7000";
+        assert!(asked.ends_with(form), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn half_an_answer_garbage_and_another_program_are_told_apart() {
+        let half = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{{",
+            REPORT.len()
+        );
+        let other = REPORT.replace("\"Protocol\": \"weave\"", "\"Protocol\": \"other\"");
+        for (answer, kind) in [
+            (half, ErrorKind::Unavailable),
+            (ok("{\"Ready\": tru"), ErrorKind::Incompatible),
+            (ok(&other), ErrorKind::Incompatible),
+            (ok("hello"), ErrorKind::Incompatible),
+        ] {
+            let (client, serving) = server(answer);
+            let error = client.report().await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(!is_nobody(&error), "{error}");
+            serving.join().unwrap();
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arpanet_core::overlay::{Announcement, PeerSpec, PeerState};
 use arpanet_core::{Error, ErrorKind, Overlay, Plane};
 use arpanet_netlink::{Namespace, Route, VethEnd};
+use arpanet_router::Pinger;
 use arpanet_weave::{ForeignRouter, RouterPassword};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -556,5 +557,53 @@ async fn dockers_bridge_leads_to_no_part_of_the_overlay() {
         assert_ne!(probe(&container, to), Fate::Reached, "{to}");
     }
     one.overlay.reset().await.unwrap();
+    two.leave_nothing_behind().await;
+}
+
+/// A namespace on weave's bridge, as `weave attach` leaves one.
+async fn on_the_bridge(host: &Host, address: &str) -> Namespace {
+    let container = Namespace::create().unwrap();
+    let net = container.handle().unwrap();
+    let near = VethEnd::new("vethwepl1", host.namespace());
+    let far = VethEnd::new("ethwe", &container).mtu(1376);
+    host.net.add_veth(&near, &far).await.unwrap();
+    host.net
+        .set_master("vethwepl1", Some("weave"))
+        .await
+        .unwrap();
+    host.net.set_up("vethwepl1", true).await.unwrap();
+    net.add_address("ethwe", address.parse().unwrap())
+        .await
+        .unwrap();
+    net.set_up("ethwe", true).await.unwrap();
+    net.wait_until_carrying("ethwe", LIMIT).await.unwrap();
+    container
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_else_is_on_weaves_network_reaches_no_host_and_no_plane_as_an_application() {
+    let Some((one, two)) = two_hosts().await else {
+        return;
+    };
+    connect(&one, &two).await;
+    one.overlay.expose(Plane::Docker).await.unwrap();
+    becomes(two.namespace(), one.node.docker(), Fate::Reached).await;
+    // Containers of weave's own, attached to all of 10/8. They reach each other.
+    let away = on_the_bridge(&one, "10.32.0.2/8").await;
+    let container = on_the_bridge(&two, "10.32.0.1/8").await;
+    let pinger = Pinger::new(&container).unwrap();
+    let pause = Duration::from_secs(1);
+    until("they reach each other", async || {
+        pinger.ping(ip("10.32.0.2"), pause).await.is_some()
+    })
+    .await;
+    for to in [one.node.overlay(), two.node.overlay(), one.node.docker()] {
+        assert_eq!(pinger.ping(to, pause).await, None, "{to}");
+    }
+    for host in [&one, &two] {
+        host.net.delete_link("vethwepl1").await.unwrap();
+    }
+    drop(away);
+    one.leave_nothing_behind().await;
     two.leave_nothing_behind().await;
 }

@@ -199,3 +199,37 @@ async fn of_docker_s_containers() {
     let why = verdict(&site, "node1", "s1")["why"].clone();
     assert_eq!(why, "the engine's own check fails");
 }
+
+#[tokio::test]
+async fn of_containers_wherever_they_are_attached() {
+    let Some(site) = Site::up_with_docker(2).await else {
+        return;
+    };
+    site.cluster();
+    let network = "network create -d arpanet --ipam-driver arpanet --subnet 10.2.0.0/16 shop";
+    site.docker("node1", network);
+    // On a network of the driver, in a block of plugins, with an address of the whole range, and in two networks.
+    let places = [
+        ("shop", "--network shop"),
+        ("plugin", "--label arpanet.plugin=241"),
+        ("wide", "--label arpanet.ip=10.9.0.5/8"),
+        ("both", "--label arpanet.net=10.3.0.0/16,10.4.0.0/16"),
+    ];
+    for (name, place) in places {
+        let service = format!("--label arpanet.service={name} --label arpanet.port=80");
+        for (kind, check) in [("http", "http:/busybox"), ("tcp", "tcp")] {
+            let check = format!("--label arpanet.check={check} --label arpanet.check.interval=1s");
+            let line = format!(
+                "run -d --name {name}-{kind} {place} {service} {check} arpanet2-lab httpd -f -p 80 -h /bin"
+            );
+            // A plugin's address and an explicit one are one container's.
+            if kind == "tcp" && matches!(name, "plugin" | "wide") {
+                continue;
+            }
+            site.docker("node1", &line);
+        }
+    }
+    for (name, wanted) in [("shop", 2), ("plugin", 1), ("wide", 1), ("both", 4)] {
+        count(&site, "node2", name, wanted);
+    }
+}

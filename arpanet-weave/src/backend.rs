@@ -10,7 +10,7 @@ use arpanet_core::overlay::{
 };
 use arpanet_core::{AppAddr, ContainerName, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result};
 use arpanet_netlink::{Ledger, Namespace, Netlink};
-use arpanet_router::{HOST_LINK, Pinger, Router, RouterConfig, Uplink, underlay_mtu};
+use arpanet_router::{HOST_LINK, Pinger, Router, RouterConfig, RouterProber, Uplink, underlay_mtu};
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
@@ -63,6 +63,16 @@ impl WeaveOverlay {
     pub async fn router_namespace(&self) -> Result<Namespace> {
         let running = self.launched("open the router").await?;
         Ok(running.router.namespace().clone())
+    }
+
+    /// What asks attached containers' health checks, from 169.254.1.1.
+    #[must_use]
+    pub fn prober(self: &Arc<Self>) -> RouterProber {
+        let overlay = Arc::clone(self);
+        RouterProber::new(move || {
+            let overlay = Arc::clone(&overlay);
+            async move { overlay.router_namespace().await }
+        })
     }
 
     async fn launched(&self, operation: &'static str) -> Result<Arc<Running>> {

@@ -13,7 +13,7 @@ use arpanet_core::{
     AppAddr, ContainerName, Datagrams, EndpointId, Error, ErrorKind, NodeAddr, Plane, Result,
 };
 use arpanet_netlink::{Ledger, Namespace, Netlink};
-use arpanet_router::{HOST_LINK, Pinger, Router, RouterConfig, Uplink, underlay_mtu};
+use arpanet_router::{HOST_LINK, Pinger, Router, RouterConfig, RouterProber, Uplink, underlay_mtu};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Mutex;
@@ -88,6 +88,16 @@ impl WireGuardOverlay {
             .router
             .namespace()
             .clone())
+    }
+
+    /// What asks attached containers' health checks, from 169.254.1.1.
+    #[must_use]
+    pub fn prober(self: &Arc<Self>) -> RouterProber {
+        let overlay = Arc::clone(self);
+        RouterProber::new(move || {
+            let overlay = Arc::clone(&overlay);
+            async move { overlay.router_namespace().await }
+        })
     }
 
     async fn launched(&self, operation: &'static str) -> Result<Arc<Running>> {

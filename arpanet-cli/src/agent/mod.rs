@@ -14,7 +14,6 @@ mod log;
 mod metrics;
 pub(crate) mod network_driver;
 pub(crate) mod order;
-mod prober;
 pub(crate) mod stack;
 pub(crate) mod state;
 pub(crate) mod status;

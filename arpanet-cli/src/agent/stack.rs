@@ -17,7 +17,6 @@ use super::dns::Dns;
 use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
 use super::order::Me;
-use super::prober::RouterProber;
 use super::state::{self, RuntimeKind, StateFiles};
 use crate::commands::Context;
 use crate::host;
@@ -78,7 +77,7 @@ impl Stack {
         if let Some(domain) = &context.config.domain {
             dns = dns.domain(domain);
         }
-        let prober = Arc::new(RouterProber::new(Arc::clone(&overlay)));
+        let prober = Arc::new(overlay.prober());
         let domain = dns.domain.clone();
         let runtime = runtime(context, me.settings.runtime, is_new).await?;
         let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay), Arc::clone(&runtime)));

@@ -1,20 +1,22 @@
 //! What asks this node's containers over the network: connections from the router, where every attached container
 //! answers, and no route of the overlay or of the host is in the way.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::addr::ROUTER_ADDRESS;
 use arpanet_core::health::{HttpAnswer, Prober};
 use arpanet_core::{Error, ErrorKind, Result};
-use arpanet_wireguard::WireGuardOverlay;
+use arpanet_netlink::Namespace;
 use async_trait::async_trait;
-use axum::body::{Body, Bytes};
-use axum::http::{Request, header};
-use futures_util::StreamExt;
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -22,19 +24,31 @@ use tokio::time::timeout;
 /// How long a body may take once the head is there: it is read only so that a failure has a reason.
 const BODY: Duration = Duration::from_millis(500);
 
-/// [`Prober`] from 169.254.1.1.
-#[derive(Debug)]
-pub(crate) struct RouterProber {
-    overlay: Arc<WireGuardOverlay>,
+/// [`Prober`] from 169.254.1.1, in a router's namespace.
+pub struct RouterProber {
+    router: Box<dyn Fn() -> BoxFuture<'static, Result<Namespace>> + Send + Sync>,
+}
+
+impl fmt::Debug for RouterProber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouterProber").finish_non_exhaustive()
+    }
 }
 
 impl RouterProber {
-    pub(crate) const fn new(overlay: Arc<WireGuardOverlay>) -> Self {
-        Self { overlay }
+    /// Asks from the namespace that `router` answers with, each time anew: there is none before an overlay is launched.
+    pub fn new<F, A>(router: F) -> Self
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Namespace>> + Send + 'static,
+    {
+        Self {
+            router: Box::new(move || Box::pin(router())),
+        }
     }
 
     async fn open(&self, to: SocketAddrV4) -> Result<TcpStream> {
-        let router = self.overlay.router_namespace().await?;
+        let router = (self.router)().await?;
         // A socket belongs to the namespace that it was made in.
         let made = router.run(|| {
             let socket = TcpSocket::new_v4()?;
@@ -81,7 +95,7 @@ async fn get(stream: TcpStream, to: SocketAddrV4, path: &str) -> Result<HttpAnsw
         )
         .header(header::ACCEPT, "*/*")
         .header(header::CONNECTION, "close")
-        .body(Body::empty())
+        .body(Empty::<Bytes>::new())
         .map_err(|source| no_http(to, source))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -92,7 +106,7 @@ async fn get(stream: TcpStream, to: SocketAddrV4, path: &str) -> Result<HttpAnsw
             .await
             .map_err(|source| no_http(to, source))?;
         let status = answer.status().as_u16();
-        let body = beginning(Body::new(answer.into_body())).await;
+        let body = beginning(answer.into_body()).await;
         Ok(HttpAnswer::new(status, body))
     };
     let connection = async {
@@ -107,13 +121,13 @@ async fn get(stream: TcpStream, to: SocketAddrV4, path: &str) -> Result<HttpAnsw
 }
 
 /// As much of a body as is told, and comes soon. One that breaks off is as good as one that ends.
-async fn beginning(body: Body) -> Bytes {
-    let mut pieces = body.into_data_stream();
-    let mut read = Vec::new();
+async fn beginning(mut body: Incoming) -> Bytes {
+    let mut read = BytesMut::new();
     let reading = async {
-        while let Some(Ok(piece)) = pieces.next().await {
+        while let Some(Ok(frame)) = body.frame().await {
+            let piece = frame.into_data().unwrap_or_default();
             let room = HttpAnswer::BODY.saturating_sub(read.len());
-            read.extend(piece.iter().take(room));
+            read.extend(piece.into_iter().take(room));
             if read.len() >= HttpAnswer::BODY {
                 return;
             }
@@ -121,7 +135,7 @@ async fn beginning(body: Body) -> Bytes {
     };
     // Whatever came until then.
     let _ = timeout(BODY, reading).await;
-    read.into()
+    read.freeze()
 }
 
 #[cfg(test)]

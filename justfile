@@ -27,3 +27,7 @@ demo:
 # Five minutes of containers, agents and engines coming and going at random; all has to agree then. Root, docker.
 churn SEED="1":
     ARPANET_LIVE=root,docker ARPANET_CHURN={{SEED}} cargo test -p arpanet-cli --test lab two_hundred -- --ignored --nocapture
+
+# Docker engines beside Docker Swarm's, in one run. Root, docker.
+bench-docker ROUNDS="10":
+    cargo bench -p arpanet-cli --bench docker {{ROUNDS}}

@@ -255,6 +255,7 @@ fn is_fine(outcome: &Outcome) -> bool {
         "is marked for removal",
         "is already in progress",
         ": already exists",
+        "id already in use",
     ];
     outcome.code == Some(0) || absent.iter().any(|words| outcome.err.contains(words))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use arpanet_core::{NodeAddr, NodeName};
 use clap::{Args, Parser, Subcommand};
 
-use crate::agent::state::RuntimeKind;
+use crate::agent::state::{DiscoveryKind, RuntimeKind};
 use crate::commands;
 
 /// One cluster of separate docker hosts: an encrypted overlay network with addresses that you can predict, and a service
@@ -57,6 +57,9 @@ pub(crate) struct NodeOptions {
     /// What its containers are [default: docker where an engine's socket is there, or else process]
     #[arg(long, value_enum, env = "ARPANET2_RUNTIME")]
     pub(crate) runtime: Option<RuntimeKind>,
+    /// Where services are kept; the same on all nodes of a cluster [default: gossip]
+    #[arg(long, value_enum, env = "ARPANET2_DISCOVERY")]
+    pub(crate) discovery: Option<DiscoveryKind>,
     /// Stay in the foreground
     #[arg(long)]
     pub(crate) foreground: bool,
@@ -147,6 +150,8 @@ pub(crate) enum Command {
     Undrain(commands::drain::DrainArgs),
     /// Run the docker client against a node
     Docker(commands::docker::DockerArgs),
+    /// Run the consul program against this node's agent
+    Consul(commands::consul::ConsulArgs),
     /// Read and change the key-value store, watch it, and run commands under its locks
     Kv(commands::kv::KvArgs),
     /// Print the addresses of a node

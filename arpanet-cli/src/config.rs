@@ -6,14 +6,14 @@ use arpanet_core::{AppNet, Error, ErrorKind, Result};
 use arpanet_docker::DockerConfig;
 use serde::Deserialize;
 
-use crate::agent::state::RuntimeKind;
+use crate::agent::state::{DiscoveryKind, RuntimeKind};
 use crate::args::Global;
 use crate::paths::Paths;
 
 pub(crate) const DEFAULT_FILE: &str = "/etc/arpanet2/config.toml";
 
 /// The file as `setup` writes it: nothing but comments, each of which can become a setting.
-pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the embedded stack (WireGuard, gossip, DNS; docker or processes).
+pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the embedded stack (WireGuard, gossip, DNS; docker or processes), or with consul for services.
 # Flags and environment go over this file. Every setting may be left out.
 
 # What survives a reboot, and what does not.
@@ -45,6 +45,12 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the 
 # The engine's socket.
 #docker_socket = "/var/run/docker.sock"
 
+# Where services are kept: "gossip", in the agents themselves, or "consul", which they run. The same on all nodes.
+#discovery = "gossip"
+
+# The consul program, for discovery by consul; the one in PATH unless set.
+#consul = "/usr/bin/consul"
+
 # Let every user of this host reach the docker plane, not only root.
 #open_docker_plane = false
 "#;
@@ -71,6 +77,10 @@ pub(crate) struct Config {
     pub(crate) networks: Vec<AppNet>,
     /// What the node's containers are.
     pub(crate) runtime: Option<RuntimeKind>,
+    /// Where services are kept.
+    pub(crate) discovery: Option<DiscoveryKind>,
+    /// The consul program; the one in `PATH` unless set.
+    pub(crate) consul: Option<PathBuf>,
     /// The docker engine's socket.
     pub(crate) docker_socket: Option<PathBuf>,
     /// Let every user of this host reach the docker plane, not only root.

@@ -56,6 +56,29 @@ pub(crate) fn build() -> String {
     })
 }
 
+/// The consul program: this one, or that in `PATH`.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where there is none.
+pub(crate) fn consul(chosen: Option<&Path>) -> Result<PathBuf> {
+    let missing = |message: String| {
+        Error::new(ErrorKind::NotFound, message).with_hint(
+            "install consul 1.8 or later, or name the program in config.toml: consul = \"/PATH\"",
+        )
+    };
+    match chosen {
+        Some(path) if path.is_file() => Ok(path.to_owned()),
+        Some(path) => Err(missing(format!("there is no consul at {}", path.display()))),
+        None => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path)
+                .map(|folder| folder.join("consul"))
+                .find(|program| program.is_file())
+                .ok_or_else(|| missing("there is no consul in PATH".to_owned()))
+        }
+    }
+}
+
 /// Refuses a port that somebody has.
 ///
 /// # Errors

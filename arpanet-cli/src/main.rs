@@ -92,6 +92,7 @@ async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Forget(args) => commands::forget::run(context, &args).await,
         Command::Drain(args) => commands::drain::drain(context, &args).await,
         Command::Undrain(args) => commands::drain::undrain(context, &args).await,
+        Command::Consul(args) => return commands::consul::run(context, &args).await,
         Command::Kv(args) => return commands::kv::run(context, args).await,
         Command::Demo => commands::demo::run(context).await,
         Command::Fetch(args) => commands::hello::fetch(&args).await,

@@ -85,6 +85,16 @@ impl Paths {
         self.run.join("router")
     }
 
+    /// Everything of consul that survives a reboot.
+    pub(crate) fn consul(&self) -> PathBuf {
+        self.state.join("consul")
+    }
+
+    /// Where consul answers the agent.
+    pub(crate) fn consul_socket(&self) -> PathBuf {
+        self.run.join("consul.sock")
+    }
+
     pub(crate) fn containers(&self) -> PathBuf {
         self.state.join("containers")
     }

@@ -1,6 +1,7 @@
 //! The endpoints of consul's HTTP API that are needed, typed.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use arpanet_core::{ErrorKind, Result};
 use bytes::Bytes;
@@ -150,6 +151,18 @@ impl Client {
         let request = Request::put(format!("/v1/agent/check/update/{}", part(id)));
         // The sign of life is one.
         let request = request.at_once().body(json(&CheckUpdate { status })?);
+        self.transport.done(request).await.map(drop)
+    }
+
+    /// Meets another agent.
+    pub(crate) async fn join(&self, other: Ipv4Addr) -> Result<()> {
+        let request = Request::put(format!("/v1/agent/join/{other}"));
+        self.transport.done(request).await.map(drop)
+    }
+
+    /// Has the agent leave its cluster, and end.
+    pub(crate) async fn leave(&self) -> Result<()> {
+        let request = Request::put("/v1/agent/leave");
         self.transport.done(request).await.map(drop)
     }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent;
 mod backend;
 mod blocking;
 mod check;
@@ -9,6 +10,7 @@ mod config;
 
 mod error;
 mod feed;
+mod hosted;
 mod instances;
 mod key_value;
 mod leadership;
@@ -28,7 +30,9 @@ mod transport;
 mod txn;
 mod wire;
 
+pub use self::agent::ConsulAgent;
 pub use self::backend::ConsulDiscovery;
 pub use self::check::ServiceCheck;
 pub use self::config::{Consistency, ConsulConfig, TlsConfig, Token};
+pub use self::hosted::HostedConsul;
 pub use self::key_value::ConsulKeyValue;

@@ -17,6 +17,9 @@ pub const OVERLAY: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
 /// The port of every node's docker API, on its [`Plane::Docker`] address.
 pub const DOCKER_API_PORT: u16 = 2375;
 
+/// The port of every node's consul, on its [`Plane::Discovery`] address, where the cluster's discovery is consul.
+pub const CONSUL_HTTP_PORT: u16 = 8500;
+
 /// The port of the join (TCP) and of the tunnel (UDP) on the underlay, unless configured otherwise.
 pub const UNDERLAY_PORT: u16 = 51820;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arpanet_core::admission::{Membership, Password, Seed};
 use arpanet_core::discovery::{Health, Instance, LayeredDiscovery, MemberState, Selector, Spread};
 use arpanet_core::memory::World;
-use arpanet_core::mock::MockDiscovery;
+use arpanet_core::mock::{MockDiscovery, Sequence};
 use arpanet_core::roster::Role;
 use arpanet_core::watch::{Change, WatchHub};
 use arpanet_core::{Cluster, Discovery, Error, ErrorKind, NodeAddr};
@@ -227,4 +227,39 @@ async fn a_node_with_another_discovery_than_the_cluster_is_refused() {
     assert!(refused.hint().is_some_and(|hint| hint.contains("memory")));
     let members = boot.discovery().members().await.unwrap();
     assert_eq!(members.len(), 1, "{members:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_gives_itself_up_leaves_the_catalogue_while_the_overlay_still_works() {
+    let world = World::new(1);
+    let membership = world.memberships(1).await.unwrap().remove(0);
+    let me = membership.me.node;
+    let mut order = Sequence::new();
+    let (mut members, mut catalogue) = (MockDiscovery::new(), MockDiscovery::new());
+    members.expect_name().return_const("mock");
+    catalogue.expect_name().return_const("mock");
+    members.expect_start().returning(|_| Ok(()));
+    members
+        .expect_watch_members()
+        .returning(|| Ok(WatchHub::new().watch()));
+    catalogue.expect_start().returning(|_| Ok(()));
+    catalogue.expect_start_on_overlay().returning(|_| Ok(()));
+    catalogue
+        .expect_watch()
+        .returning(|_| Ok(WatchHub::new().watch()));
+    let forgets = catalogue.expect_forget().times(1);
+    forgets.in_sequence(&mut order).returning(|_| Ok(()));
+    let leaves = catalogue.expect_leave().times(1);
+    leaves.in_sequence(&mut order).returning(|_| Ok(()));
+    let forgets = members.expect_forget().times(1);
+    forgets.in_sequence(&mut order).returning(|_| Ok(()));
+    let leaves = members.expect_leave().times(1);
+    leaves.in_sequence(&mut order).returning(|_| Ok(()));
+    // A second call does nothing.
+    catalogue.expect_leave().returning(|_| Ok(()));
+    let node = LayeredDiscovery::new(Arc::new(members), Arc::new(catalogue));
+    node.start(&membership).await.unwrap();
+    node.start_on_overlay(false).await.unwrap();
+    node.forget(me).await.unwrap();
+    node.leave(Duration::from_secs(1)).await.unwrap();
 }

@@ -3,8 +3,10 @@
 pub(crate) mod api;
 mod bridge_dns;
 pub(crate) mod by_hand;
+mod consul;
 mod dns;
 mod docker_plane;
+mod forward;
 pub(crate) mod frames;
 mod kept;
 pub(crate) mod kv;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_core::{Cluster, Result, Runtime};
+use arpanet_core::{Cluster, Discovery, Result, Runtime};
 use arpanet_dns::DnsConfig;
 use arpanet_docker::DockerRuntime;
 use arpanet_gossip::{GossipConfig, GossipDiscovery};
@@ -13,11 +13,12 @@ use arpanet_process::{ProcessConfig, ProcessRuntime, ShimCommand};
 use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
 
 use super::by_hand::ByHand;
+use super::consul::Consul;
 use super::dns::Dns;
 use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
 use super::order::Me;
-use super::state::{self, RuntimeKind, StateFiles};
+use super::state::{self, DiscoveryKind, RuntimeKind, StateFiles};
 use crate::commands::Context;
 use crate::host;
 
@@ -34,8 +35,9 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Puts the embedded stack together: WireGuard, gossip, DNS, and docker or processes. Nothing is started, but the
-    /// containers of an earlier agent are found again. `is_new` is for a host that is to become a member.
+    /// Puts the stack together: WireGuard, gossip, DNS, docker or processes, and consul where services are to be there.
+    /// Nothing is started, but the containers of an earlier agent are found again. `is_new` is for a host that is to become
+    /// a member.
     ///
     /// # Errors
     /// [`Corrupt`](arpanet_core::ErrorKind::Corrupt) for a state file that can't be read.
@@ -94,13 +96,20 @@ impl Stack {
             // As early as can be: the engine may be starting, and looks for it.
             networks.keep().await?;
         }
+        let members: Arc<dyn Discovery> = Arc::new(discovery);
+        let consul = match me.settings.discovery {
+            DiscoveryKind::Gossip => None,
+            DiscoveryKind::Consul => {
+                let members = Arc::clone(&members);
+                Some(Consul::new(context, me.node, &domain, members, is_new)?)
+            }
+        };
         let mut cluster = Cluster::builder()
             .node(me.node)
             .name(me.name.clone())
             .version(env!("CARGO_PKG_VERSION"))
             .domain(domain)
             .overlay(overlay)
-            .discovery(Arc::new(discovery))
             .runtime(runtime)
             .prober(prober)
             .seed(rand::random())
@@ -109,8 +118,15 @@ impl Stack {
                 settings: me.settings.clone(),
                 admission: Arc::clone(&admission),
             }))
-            .admission(admission)
-            .facility(Arc::clone(&dns) as _);
+            .admission(admission);
+        cluster = match consul {
+            None => cluster.discovery(members),
+            Some(consul) => cluster
+                .discovery(Arc::new(consul.discovery))
+                .key_value(consul.key_value)
+                .facility(Arc::new(consul.facility)),
+        };
+        cluster = cluster.facility(Arc::clone(&dns) as _);
         if let Some(endpoint) = me.advertise {
             cluster = cluster.advertise(endpoint);
         }

@@ -33,6 +33,19 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     #[serde(default)]
     pub(crate) runtime: RuntimeKind,
+    #[serde(default)]
+    pub(crate) discovery: DiscoveryKind,
+}
+
+/// Where services are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DiscoveryKind {
+    /// In the agents themselves
+    #[default]
+    Gossip,
+    /// In consul, which the agents run
+    Consul,
 }
 
 /// What the node's containers are.
@@ -162,6 +175,7 @@ mod tests {
         let settings = Settings {
             port: 1,
             runtime: RuntimeKind::Docker,
+            discovery: DiscoveryKind::Consul,
         };
         write(&path, &settings).unwrap();
         assert_eq!(read::<Settings>(&path).unwrap(), Some(settings));

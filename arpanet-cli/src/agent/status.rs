@@ -20,6 +20,12 @@ pub(crate) struct Status {
     pub(crate) cluster: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) services: Vec<Service>,
+    /// The catalogue is out of reach: services are as they were last known.
+    #[serde(default)]
+    pub(crate) stale: bool,
+    /// What would make the cluster stand more.
+    #[serde(default)]
+    pub(crate) advice: Vec<String>,
 }
 
 /// The node that answers.
@@ -92,7 +98,11 @@ pub(crate) struct ServiceInstance {
 
 /// All services, with what is known here of why an instance gets no traffic.
 pub(crate) async fn services(cluster: &Cluster) -> Result<Vec<Service>> {
-    let mut services = by_service(cluster.instances().await?);
+    Ok(explained(cluster, cluster.instances().await?))
+}
+
+fn explained(cluster: &Cluster, instances: Vec<Instance>) -> Vec<Service> {
+    let mut services = by_service(instances);
     let unwell = cluster.unwell();
     let instances = services
         .iter_mut()
@@ -101,7 +111,7 @@ pub(crate) async fn services(cluster: &Cluster) -> Result<Vec<Service>> {
     for instance in own.filter(|instance| instance.health == Health::Critical) {
         instance.why = unwell.get(&instance.ip).map(ToString::to_string);
     }
-    Ok(services)
+    services
 }
 
 fn by_service(mut instances: Vec<Instance>) -> Vec<Service> {
@@ -130,12 +140,36 @@ fn by_service(mut instances: Vec<Instance>) -> Vec<Service> {
     services
 }
 
+/// What is to be said of this many servers of a catalogue that needs a majority of them.
+fn advice(servers: usize) -> Option<String> {
+    let stands = servers.saturating_sub(1) / 2;
+    match servers {
+        0 | 1 => {
+            Some("consul has one server, whose loss stops it: three or five are recommended".into())
+        }
+        2 => Some(format!(
+            "with {servers} servers the loss of one stops consul: three or five are recommended"
+        )),
+        _ if servers.is_multiple_of(2) => Some(format!(
+            "{servers} servers stand the loss of {stands}, as {} do: an odd number is recommended",
+            servers - 1
+        )),
+        8.. => Some(format!(
+            "{servers} servers all confirm every change: three or five are recommended, and clients for the rest"
+        )),
+        _ => None,
+    }
+}
+
 /// The answer as it is now.
 pub(crate) async fn status(cluster: &Cluster) -> Result<Status> {
     let membership = cluster
         .membership()
         .await
         .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the node is still coming up"))?;
+    let catalogue = cluster.catalogue().await?;
+    let nodes: Vec<Node> = cluster.nodes().await?.into_iter().map(Node::from).collect();
+    let servers = nodes.iter().filter(|node| node.role.admits()).count();
     Ok(Status {
         node: Me {
             address: membership.me.node,
@@ -153,7 +187,25 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<Status> {
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cluster: membership.cluster.to_string(),
-        nodes: cluster.nodes().await?.into_iter().map(Node::from).collect(),
-        services: services(cluster).await?,
+        nodes,
+        services: explained(cluster, catalogue.instances),
+        stale: catalogue.is_stale,
+        advice: match cluster.discovery().name() {
+            "consul" => advice(servers).into_iter().collect(),
+            _ => Vec::new(),
+        },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_five_and_seven_servers_need_no_advice() {
+        let advised = (1..=9).filter(|servers| advice(*servers).is_some());
+        assert_eq!(advised.collect::<Vec<_>>(), [1, 2, 4, 6, 8, 9]);
+        assert!(advice(1).is_some_and(|advice| advice.contains("whose loss stops it")));
+        assert!(advice(4).is_some_and(|advice| advice.contains("stand the loss of 1, as 3 do")));
+    }
 }

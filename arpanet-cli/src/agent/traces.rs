@@ -18,6 +18,8 @@ impl Traces {
             paths.driver(),
             paths.driver_journal(),
             paths.docker_networks(),
+            paths.consul(),
+            paths.consul_socket(),
             paths.containers().join(".lock"),
             paths.containers(),
         ])
@@ -48,7 +50,10 @@ impl Traces {
             let Ok(found) = path.symlink_metadata() else {
                 continue;
             };
-            let removed = if found.is_dir() {
+            let removed = if path == paths.consul() {
+                // All of it is consul's, which was ended.
+                std::fs::remove_dir_all(&path)
+            } else if found.is_dir() {
                 std::fs::remove_dir(&path)
             } else if path == paths.ledger() && found.len() > 0 {
                 continue;
@@ -79,6 +84,7 @@ mod tests {
             std::fs::write(made, b"made").unwrap();
         }
         std::fs::write(paths.ledger(), b"").unwrap();
+        std::fs::create_dir_all(paths.consul().join("data")).unwrap();
         agent.remove(&paths);
         launch.remove(&paths);
         assert!(!paths.run().exists());

@@ -85,7 +85,14 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
         node,
         name,
         advertise,
-        settings: Settings { port, runtime },
+        settings: Settings {
+            port,
+            runtime,
+            discovery: options
+                .discovery
+                .or(context.config.discovery)
+                .unwrap_or_default(),
+        },
     })
 }
 

@@ -87,7 +87,7 @@ pub(crate) async fn run(context: &Context, args: KvArgs) -> Result<ExitCode> {
             agent.send(request).await.map(drop)
         }
         KvCommand::Ls { prefix } => {
-            let request = agent.request(Method::GET, "/v1/kv/");
+            let request = agent.request(Method::GET, "/v1/kv");
             let keys: Vec<String> = agent.json(request.query(&PrefixQuery { prefix })).await?;
             context.printer.result(&keys, |keys| keys.join("\n"))
         }
@@ -315,6 +315,17 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::Conflict);
         assert_eq!(scene.value().await.unwrap().0, "two");
         let agent = scene.context.agent().unwrap();
+        for prefix in ["", "paas/"] {
+            let prefix = prefix.to_owned();
+            let request = agent.request(Method::GET, "/v1/kv");
+            let request = request.query(&PrefixQuery { prefix });
+            let keys: Vec<String> = agent.json(request).await.unwrap();
+            assert_eq!(keys, ["paas/web"]);
+        }
+        let command = KvCommand::Ls {
+            prefix: "other".to_owned(),
+        };
+        run(&scene.context, KvArgs { command }).await.unwrap();
         get(&scene.context, &agent, &key()).await.unwrap();
         for _ in 0..2 {
             let command = KvCommand::Del { key: key() };

@@ -4,6 +4,7 @@ pub(crate) mod addr;
 pub(crate) mod attach;
 pub(crate) mod boot;
 pub(crate) mod completions;
+pub(crate) mod consul;
 pub(crate) mod demo;
 pub(crate) mod deregister;
 pub(crate) mod detach;

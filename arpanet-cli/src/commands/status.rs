@@ -8,7 +8,7 @@ use crate::agent::status::Status;
 pub(crate) async fn run(context: &Context) -> Result<()> {
     let status: Status = context.agent()?.get("/v1/status").await?;
     context.printer.result(&status, |status| {
-        format!(
+        let mut text = format!(
             "node {} ({}), {}, cluster {}\nstack {} + {} + {}, version {}\n\n{}\n\n{}",
             status.node.address,
             status.node.name,
@@ -20,6 +20,16 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
             status.version,
             nodes::render(&status.nodes),
             services::render(&status.services),
-        )
+        );
+        if status.stale {
+            text.push_str(
+                "\n\nthe catalogue is out of reach: services are as they were last known",
+            );
+        }
+        for advice in &status.advice {
+            text.push_str("\n\nadvice: ");
+            text.push_str(advice);
+        }
+        text
     })
 }

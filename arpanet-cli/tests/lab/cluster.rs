@@ -4,6 +4,29 @@ use std::time::Duration;
 
 use crate::site::{BINARY, SEED, Site, until};
 
+/// One test for each discovery: same commands, same results.
+macro_rules! by_each_discovery {
+    ($test:ident, $hosts:literal) => {
+        mod $test {
+            use crate::site::Site;
+
+            #[tokio::test]
+            async fn by_gossip() {
+                if let Some(site) = Site::up($hosts).await {
+                    super::$test(site).await;
+                }
+            }
+
+            #[tokio::test]
+            async fn by_consul() {
+                if let Some(site) = Site::up_with_consul($hosts).await {
+                    super::$test(site).await;
+                }
+            }
+        }
+    };
+}
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Addresses, names, roles and states of all nodes, as a host sees them.
@@ -21,11 +44,9 @@ fn nodes(site: &Site, host: &str) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
-async fn three_hosts_list_each_other_and_find_services_by_name() {
-    let Some(site) = Site::up(3).await else {
-        return;
-    };
+by_each_discovery!(three_hosts_list_each_other_and_find_services_by_name, 3);
+
+async fn three_hosts_list_each_other_and_find_services_by_name(site: Site) {
     site.cluster();
     let all = [
         "0.1 node1 boot alive 192.168.8.120:51820",
@@ -83,11 +104,9 @@ async fn three_hosts_list_each_other_and_find_services_by_name() {
     until("its name is gone", LIMIT, resolved, String::is_empty);
 }
 
-#[tokio::test]
-async fn a_cut_host_is_out_of_dns_and_back_when_it_heals() {
-    let Some(site) = Site::up(3).await else {
-        return;
-    };
+by_each_discovery!(a_cut_host_is_out_of_dns_and_back_when_it_heals, 3);
+
+async fn a_cut_host_is_out_of_dns_and_back_when_it_heals(site: Site) {
     site.cluster();
     site.ok("node3", "register web --port 80");
     let resolved = || site.arpanet2("node2", "resolve web").out;
@@ -107,11 +126,12 @@ async fn a_cut_host_is_out_of_dns_and_back_when_it_heals() {
     });
 }
 
-#[tokio::test]
-async fn a_host_without_power_comes_back_by_itself_and_with_another_address() {
-    let Some(site) = Site::up(3).await else {
-        return;
-    };
+by_each_discovery!(
+    a_host_without_power_comes_back_by_itself_and_with_another_address,
+    3
+);
+
+async fn a_host_without_power_comes_back_by_itself_and_with_another_address(site: Site) {
     site.cluster();
     for host in ["node1", "node2", "node3"] {
         site.lab.kill(host).await.unwrap();
@@ -150,11 +170,9 @@ async fn a_host_without_power_comes_back_by_itself_and_with_another_address() {
     }
 }
 
-#[tokio::test]
-async fn reset_gives_every_host_back_as_it_was() {
-    let Some(site) = Site::up(2).await else {
-        return;
-    };
+by_each_discovery!(reset_gives_every_host_back_as_it_was, 2);
+
+async fn reset_gives_every_host_back_as_it_was(site: Site) {
     let facts = [
         "ip -d link",
         "ip addr",

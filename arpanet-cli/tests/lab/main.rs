@@ -7,6 +7,7 @@ mod checks;
 mod churn;
 mod cluster;
 mod commands;
+mod consul;
 mod container_dns;
 mod demo;
 mod docker;

@@ -64,6 +64,27 @@ pub(crate) fn root() -> bool {
     false
 }
 
+/// The consul program: what `ARPANET_CONSUL` names, or the one on the path. Says that the test is skipped where there is none,
+/// and fails where one is promised.
+fn consul() -> Option<PathBuf> {
+    let named = std::env::var_os("ARPANET_CONSUL").map(PathBuf::from);
+    let found = named.or_else(|| {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|folder| folder.join("consul"))
+            .find(|program| program.is_file())
+    });
+    if found.is_none() {
+        let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
+        assert!(
+            !promised.split(',').any(|name| name == "consul"),
+            "ARPANET_LIVE promises consul"
+        );
+        eprintln!("skipped: it needs consul on the path or in ARPANET_CONSUL");
+    }
+    found
+}
+
 /// A lab that is removed also when its test fails.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -83,6 +104,26 @@ impl Site {
     pub(crate) async fn up_with_docker(hosts: u8) -> Option<Self> {
         (root() && docker()).then_some(())?;
         Some(Self::make(hosts, true).await)
+    }
+
+    /// With services in consul, by the hosts' settings. `None`, with a word why, where there is no root or no consul.
+    pub(crate) async fn up_with_consul(hosts: u8) -> Option<Self> {
+        root().then_some(())?;
+        let consul = consul()?;
+        let site = Self::make(hosts, false).await;
+        let settings = format!(
+            "discovery = \"consul\"\nconsul = \"{}\"\n",
+            consul.display()
+        );
+        for host in 1..=hosts {
+            let host = format!("node{host}");
+            let script = format!(
+                "mkdir -p /etc/arpanet2 && printf '%s' '{settings}' > /etc/arpanet2/config.toml"
+            );
+            let written = site.command(&host, &["sh", "-c", &script]);
+            assert_eq!(written.code, Some(0), "{written:?}");
+        }
+        Some(site)
     }
 
     async fn make(hosts: u8, docker: bool) -> Self {

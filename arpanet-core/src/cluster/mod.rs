@@ -40,7 +40,7 @@ pub use self::facility::MockFacility;
 pub use self::facility::{Facility, FacilityContext};
 pub use self::network::Network;
 pub use self::ranges::{Deed, Owner};
-pub use self::status::NodeStatus;
+pub use self::status::{Catalogue, NodeStatus};
 
 use self::reconcile::Applied;
 use self::startup::Lifecycle;

@@ -38,6 +38,16 @@ pub struct NodeStatus {
     pub drained: bool,
 }
 
+/// All that is registered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Catalogue {
+    /// Of any health, sorted by id.
+    pub instances: Vec<Instance>,
+    /// It is out of reach, and this is the last that was known.
+    pub is_stale: bool,
+}
+
 impl Cluster {
     /// All nodes, this one included, sorted by address.
     ///
@@ -72,18 +82,30 @@ impl Cluster {
             .collect())
     }
 
-    /// All instances of all services, of any health, sorted by id.
+    /// All instances of all services, of any health.
     ///
     /// # Errors
     /// Those of [`Discovery::watch`](crate::Discovery::watch).
-    pub async fn instances(&self) -> Result<Vec<Instance>> {
+    pub async fn catalogue(&self) -> Result<Catalogue> {
         let mut watch = self.node.discovery.watch(Selector::All).await?;
+        let mut catalogue = Catalogue::default();
         while let Some(change) = watch.next().await {
             if let Change::Snapshot(set) = change {
-                return Ok(set.into_values().collect());
+                catalogue.instances = set.into_values().collect();
+                // What it is known by the moment it is asked for comes at once.
+                catalogue.is_stale = matches!(watch.try_next(), Some(Some(Change::Stale)));
+                break;
             }
         }
-        Ok(Vec::new())
+        Ok(catalogue)
+    }
+
+    /// The instances of [`catalogue`](Self::catalogue).
+    ///
+    /// # Errors
+    /// As of `catalogue`.
+    pub async fn instances(&self) -> Result<Vec<Instance>> {
+        Ok(self.catalogue().await?.instances)
     }
 
     /// Members that answer, by the last that was heard.

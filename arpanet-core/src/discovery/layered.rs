@@ -30,6 +30,9 @@ const RETURN_LIMIT: Duration = Duration::from_secs(5);
 /// How long a change that the catalogue took may need to be seen in it.
 const SEEN_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a node that gives itself up takes to tell the catalogue.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a node that leaves has at least to tell the others, after the catalogue took its time.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -80,12 +83,19 @@ impl fmt::Debug for Shared {
     }
 }
 
-impl Drop for Run {
-    fn drop(&mut self) {
-        match &self.catalogue {
+impl Run {
+    /// Follows it no more.
+    fn end_catalogue(&mut self) {
+        match std::mem::replace(&mut self.catalogue, Phase::Down) {
             Phase::Down => {}
             Phase::Returning(task) | Phase::Up(task) => task.abort(),
         }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.end_catalogue();
         self.hub.close();
     }
 }
@@ -227,6 +237,19 @@ impl Shared {
                 "it is out of reach, or has no leader: it tells of the change as soon as it can",
             )),
         }
+    }
+
+    /// Gives this node's place in the catalogue up. What is registered from then on waits for another start.
+    async fn leave_catalogue(&self, me: NodeAddr, is_up: bool) -> Result<()> {
+        let forgotten = match is_up {
+            true => self.catalogue.forget(me).await,
+            false => Ok(()),
+        };
+        if let Some(run) = self.lock().as_mut() {
+            run.end_catalogue();
+        }
+        let left = self.catalogue.leave(LEAVE_LIMIT).await;
+        forgotten.and(left)
     }
 
     /// Everybody who is there, since nobody is told yet.
@@ -426,14 +449,21 @@ impl Discovery for LayeredDiscovery {
     }
 
     async fn forget(&self, node: NodeAddr) -> Result<()> {
-        self.shared.members.forget(node).await?;
-        let is_up = self
-            .shared
-            .read("forget", |run| Ok(matches!(run.catalogue, Phase::Up(_))))?;
+        let shared = &self.shared;
+        let (is_me, is_up) = shared.read("forget", |run| {
+            let is_up = matches!(run.catalogue, Phase::Up(_));
+            Ok((node == run.membership.me.node, is_up))
+        })?;
+        if is_me {
+            // The overlay of those who forget this node leads here no more: the catalogue is left before.
+            let catalogue = shared.leave_catalogue(node, is_up).await;
+            return shared.members.forget(node).await.and(catalogue);
+        }
+        shared.members.forget(node).await?;
         if !is_up {
             return Ok(());
         }
-        match self.shared.catalogue.forget(node).await {
+        match shared.catalogue.forget(node).await {
             // The catalogue may never have heard of it, and still see a node that died a moment ago.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
                 tracing::debug!(%error, %node, "the catalogue does not forget");

@@ -95,6 +95,16 @@ impl DockerRuntime {
         Ok(version.version.unwrap_or_default())
     }
 
+    /// Has all running containers ask those for names that the engine gave them, whoever told them otherwise: for a host
+    /// that is given back. A second call does nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the engine does not answer; otherwise the first failure, after everything was tried.
+    pub async fn release_resolvers(&self) -> Result<()> {
+        let released = resolver::release_all(&self.inner.view).await;
+        released.map_err(|error| error.operation("give name servers back"))
+    }
+
     /// A change of a container, in its turn and to its end.
     async fn change<T: Send + 'static, F>(
         &self,

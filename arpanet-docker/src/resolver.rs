@@ -82,6 +82,32 @@ pub(crate) async fn set(
     Ok(resolver.is_some())
 }
 
+/// Has all containers of the engine ask those that it named.
+pub(crate) async fn release_all(view: &View) -> Result<()> {
+    let mut outcomes = Vec::new();
+    for id in view.client.ids().await? {
+        let inspected = match view.client.inspect(&id).await {
+            Ok(inspected) => inspected,
+            // Removed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                outcomes.push(Err(error));
+                continue;
+            }
+        };
+        // Of one that does not run it is written anew.
+        let said = said(&inspected, false);
+        if let Some(file) = said.file.filter(|_| said.running)
+            && let Ok(text) = fs::read_to_string(&file)
+            && text.starts_with(HEAD)
+        {
+            let written = overwrite(&file, &engines(&text));
+            outcomes.push(written.map_err(|error| failed(&file, "written", error)));
+        }
+    }
+    outcomes.into_iter().collect()
+}
+
 fn failed(file: &Path, verb: &str, source: io::Error) -> arpanet_core::Error {
     let message = format!("{} can't be {verb}", file.display());
     own(ErrorKind::Internal, message).with_source(source)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_core::{Cluster, Discovery, Result, Runtime};
+use arpanet_core::{Cluster, Discovery, ErrorKind, Result, Runtime};
 use arpanet_dns::DnsConfig;
 use arpanet_docker::DockerRuntime;
 use arpanet_gossip::{GossipConfig, GossipDiscovery};
@@ -168,6 +168,22 @@ async fn runtime(context: &Context, kind: RuntimeKind, is_new: bool) -> Result<A
             }
             Ok(Arc::new(runtime))
         }
+    }
+}
+
+/// Has containers that any earlier agent told whom to ask for names ask those again that their engine named. An engine that
+/// does not answer has none that run.
+///
+/// # Errors
+/// When a container's file can't be written.
+pub(crate) async fn clean_resolvers(context: &Context) -> Result<()> {
+    let config = context.config.docker();
+    if !config.socket.exists() {
+        return Ok(());
+    }
+    match DockerRuntime::open(config)?.release_resolvers().await {
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(()),
+        outcome => outcome,
     }
 }
 

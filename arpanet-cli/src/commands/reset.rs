@@ -16,6 +16,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     let _lock = lock::acquire(&context.paths)?;
     network_driver::clean(context).await?;
     arpanet_consul::agent::end(&context.paths.consul()).await?;
+    stack::clean_resolvers(context).await?;
     stack::clean_host(context).await?;
     if setup::restore_docker()? {
         say("docker's settings are as before; restart the engine for it to take them over");

@@ -137,6 +137,12 @@ async fn containers_of_local_clients_ask_the_cluster_from_every_start_on() {
     for name in ["c1", "off"] {
         assert_eq!(resolver(&site, "node2", name), before, "{name}");
     }
+    start(&site, "node3", "c3", label);
+    asks(&site, "node3", "c3", "169.254.1.1");
+    let pid = site.run("node3", "cat /run/arpanet2/agent.lock").out;
+    assert_eq!(site.run("node3", &format!("kill -9 {pid}")).code, Some(0));
+    site.ok("node3", "reset");
+    assert_eq!(resolver(&site, "node3", "c3"), before);
 }
 
 #[tokio::test]

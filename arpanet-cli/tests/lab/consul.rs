@@ -152,3 +152,119 @@ async fn what_keeps_a_node_from_having_consul_is_said() {
     assert!(gossip.err.contains("the cluster's is consul"), "{gossip:?}");
     site.ok("node2", &format!("server 0.2 Apples 0.1 {SEED}"));
 }
+
+/// Three servers, with an entry and a service.
+async fn three_servers() -> Option<Site> {
+    let site = Site::up_with_consul(3).await?;
+    site.ok("node1", "boot 0.1 Apples");
+    site.ok("node2", &format!("server 0.2 Apples 0.1 {SEED}"));
+    site.ok("node3", &format!("server 0.3 Apples 0.1 {SEED}"));
+    site.ok("node2", "kv put paas/web one");
+    site.ok("node1", "register web --port 80");
+    Some(site)
+}
+
+/// Which host's consul leads, and how many are in raft, as a host's own consul knows it.
+fn raft(site: &Site, host: &str) -> (Option<String>, usize) {
+    let peers = site
+        .arpanet2(host, "consul -- operator raft list-peers")
+        .out;
+    let peers: Vec<&str> = peers
+        .lines()
+        .filter(|line| line.contains(":8300"))
+        .collect();
+    let leads = |line: &&&str| line.contains(" leader ");
+    let name = peers
+        .iter()
+        .find(leads)
+        .and_then(|line| line.split(' ').next());
+    (name.map(str::to_owned), peers.len())
+}
+
+#[tokio::test]
+async fn three_servers_without_power_come_back_as_one_in_every_order() {
+    let Some(site) = three_servers().await else {
+        return;
+    };
+    let hosts = ["node1", "node2", "node3"];
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        for host in hosts {
+            site.lab.kill(host).await.unwrap();
+        }
+        for host in order.map(|at| hosts[at]) {
+            site.lab.start(host).await.unwrap();
+            site.ok(host, "start");
+        }
+        for host in hosts {
+            let value = || site.arpanet2(host, "kv get paas/web").out;
+            until("the entry is there", LIMIT, value, |value| value == "one");
+            let name = || site.arpanet2(host, "resolve web").out;
+            until("the name is there", LIMIT, name, |ip| ip == "10.255.0.1");
+        }
+        let seen = || hosts.map(|host| raft(&site, host));
+        until("one leader of three", LIMIT, seen, |seen| {
+            let [(first, _), ..] = seen;
+            first.is_some()
+                && seen
+                    .iter()
+                    .all(|(leader, peers)| leader == first && *peers == 3)
+        });
+    }
+}
+
+#[tokio::test]
+async fn names_are_answered_while_consul_has_no_leader() {
+    let Some(site) = three_servers().await else {
+        return;
+    };
+    let frozen = ["node1", "node2"].map(|host| (host, consul_of(&site, host)));
+    let signal = |signal: &str| {
+        for (host, consul) in frozen {
+            site.run(host, &format!("kill -{signal} {consul}"));
+        }
+    };
+    signal("STOP");
+    let stale = || site.status("node3")["stale"].as_bool();
+    until("it is told", LIMIT, stale, |stale| *stale == Some(true));
+    let asked = site.arpanet2("node3", "resolve web");
+    assert_eq!(asked.out, "10.255.0.1", "{asked:?}");
+    let refused = site.arpanet2("node3", "kv put paas/web two");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    signal("CONT");
+    let put = || site.arpanet2("node3", "kv put paas/web two").code;
+    until("it takes values", LIMIT, put, |code| *code == Some(0));
+    until("it is back", LIMIT, stale, |stale| *stale == Some(false));
+    assert_eq!(site.ok("node1", "kv get paas/web"), "two");
+}
+
+#[tokio::test]
+async fn another_server_leads_when_the_leader_dies() {
+    let Some(site) = three_servers().await else {
+        return;
+    };
+    // Consul gives a server its vote once it has been well for ten seconds.
+    let voters = || {
+        let peers = site.arpanet2("node1", "consul -- operator raft list-peers");
+        peers.out.matches(" true ").count()
+    };
+    until("three votes", LIMIT, voters, |votes| *votes == 3);
+    let leader = raft(&site, "node1").0.unwrap();
+    let others = ["node1", "node2", "node3"];
+    let witness = *others.iter().find(|host| **host != leader).unwrap();
+    site.lab.kill(&leader).await.unwrap();
+    let put = || site.arpanet2(witness, "kv put paas/web two").code;
+    until("it takes values", LIMIT, put, |code| *code == Some(0));
+    site.lab.start(&leader).await.unwrap();
+    site.ok(&leader, "start");
+    let value = || site.arpanet2(&leader, "kv get paas/web").out;
+    until("the entry is there", LIMIT, value, |value| value == "two");
+    let name = || site.arpanet2(witness, "resolve web").out;
+    until("the name is there", LIMIT, name, |ip| ip == "10.255.0.1");
+}

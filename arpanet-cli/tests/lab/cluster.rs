@@ -4,29 +4,6 @@ use std::time::Duration;
 
 use crate::site::{BINARY, SEED, Site, until};
 
-/// One test for each discovery: same commands, same results.
-macro_rules! by_each_discovery {
-    ($test:ident, $hosts:literal) => {
-        mod $test {
-            use crate::site::Site;
-
-            #[tokio::test]
-            async fn by_gossip() {
-                if let Some(site) = Site::up($hosts).await {
-                    super::$test(site).await;
-                }
-            }
-
-            #[tokio::test]
-            async fn by_consul() {
-                if let Some(site) = Site::up_with_consul($hosts).await {
-                    super::$test(site).await;
-                }
-            }
-        }
-    };
-}
-
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Addresses, names, roles and states of all nodes, as a host sees them.
@@ -44,7 +21,12 @@ fn nodes(site: &Site, host: &str) -> Vec<String> {
         .collect()
 }
 
-by_each_discovery!(three_hosts_list_each_other_and_find_services_by_name, 3);
+by_each_discovery!(
+    three_hosts_list_each_other_and_find_services_by_name,
+    up,
+    up_with_consul,
+    3
+);
 
 async fn three_hosts_list_each_other_and_find_services_by_name(site: Site) {
     site.cluster();
@@ -104,7 +86,12 @@ async fn three_hosts_list_each_other_and_find_services_by_name(site: Site) {
     until("its name is gone", LIMIT, resolved, String::is_empty);
 }
 
-by_each_discovery!(a_cut_host_is_out_of_dns_and_back_when_it_heals, 3);
+by_each_discovery!(
+    a_cut_host_is_out_of_dns_and_back_when_it_heals,
+    up,
+    up_with_consul,
+    3
+);
 
 async fn a_cut_host_is_out_of_dns_and_back_when_it_heals(site: Site) {
     site.cluster();
@@ -128,6 +115,8 @@ async fn a_cut_host_is_out_of_dns_and_back_when_it_heals(site: Site) {
 
 by_each_discovery!(
     a_host_without_power_comes_back_by_itself_and_with_another_address,
+    up,
+    up_with_consul,
     3
 );
 
@@ -170,7 +159,7 @@ async fn a_host_without_power_comes_back_by_itself_and_with_another_address(site
     }
 }
 
-by_each_discovery!(reset_gives_every_host_back_as_it_was, 2);
+by_each_discovery!(reset_gives_every_host_back_as_it_was, up, up_with_consul, 2);
 
 async fn reset_gives_every_host_back_as_it_was(site: Site) {
     let facts = [

@@ -43,11 +43,14 @@ fn attached(site: &Site, host: &str, name: &str, prefix: &str) {
     });
 }
 
-#[tokio::test]
-async fn labels_of_any_client_make_services_that_come_and_go_with_their_containers() {
-    let Some(site) = Site::up_with_docker(3).await else {
-        return;
-    };
+by_each_discovery!(
+    labels_of_any_client_make_services_that_come_and_go_with_their_containers,
+    up_with_docker,
+    up_with_docker_and_consul,
+    3
+);
+
+async fn labels_of_any_client_make_services_that_come_and_go_with_their_containers(site: Site) {
     site.cluster();
     let count = |host: &'static str, wanted: usize| {
         until(

@@ -2,6 +2,29 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+/// One test for each discovery, in a site that the first makes, and the second with consul: same commands, same results.
+macro_rules! by_each_discovery {
+    ($test:ident, $up:ident, $up_with_consul:ident, $hosts:literal) => {
+        mod $test {
+            use crate::site::Site;
+
+            #[tokio::test]
+            async fn by_gossip() {
+                if let Some(site) = Site::$up($hosts).await {
+                    super::$test(site).await;
+                }
+            }
+
+            #[tokio::test]
+            async fn by_consul() {
+                if let Some(site) = Site::$up_with_consul($hosts).await {
+                    super::$test(site).await;
+                }
+            }
+        }
+    };
+}
+
 mod bad_input;
 mod checks;
 mod churn;

@@ -21,11 +21,14 @@ fn pings(site: &Site, host: &str, container: &str, to: &str) -> bool {
     site.run(host, &line).code == Some(0)
 }
 
-#[tokio::test]
-async fn a_network_is_on_every_engine_and_its_containers_on_the_overlay() {
-    let Some(site) = Site::up_with_docker(3).await else {
-        return;
-    };
+by_each_discovery!(
+    a_network_is_on_every_engine_and_its_containers_on_the_overlay,
+    up_with_docker,
+    up_with_docker_and_consul,
+    3
+);
+
+async fn a_network_is_on_every_engine_and_its_containers_on_the_overlay(site: Site) {
     site.ok("node1", "boot 0.1 Apples");
     site.ok("node2", "server 0.2 Apples 0.1 192.168.8.120");
     site.docker("node1", CREATE);

@@ -22,11 +22,14 @@ fn resolve(site: &Site, service: &str) -> Vec<String> {
     out.lines().map(str::to_owned).collect()
 }
 
-#[tokio::test]
-async fn a_megabyte_goes_both_ways_by_name_and_a_host_s_instances_go_with_it() {
-    let Some(site) = Site::up_with_docker(3).await else {
-        return;
-    };
+by_each_discovery!(
+    a_megabyte_goes_both_ways_by_name_and_a_host_s_instances_go_with_it,
+    up_with_docker,
+    up_with_docker_and_consul,
+    3
+);
+
+async fn a_megabyte_goes_both_ways_by_name_and_a_host_s_instances_go_with_it(site: Site) {
     site.cluster();
     start(&site, "node2", "one", "one");
     start(&site, "node3", "two", "two");

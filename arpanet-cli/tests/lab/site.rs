@@ -110,7 +110,25 @@ impl Site {
     pub(crate) async fn up_with_consul(hosts: u8) -> Option<Self> {
         root().then_some(())?;
         let consul = consul()?;
-        let site = Self::make(hosts, false).await;
+        Some(
+            Self::make(hosts, false)
+                .await
+                .keeping_services_in(&consul, hosts),
+        )
+    }
+
+    /// Both: a docker engine in each host, and services in consul.
+    pub(crate) async fn up_with_docker_and_consul(hosts: u8) -> Option<Self> {
+        (root() && docker()).then_some(())?;
+        let consul = consul()?;
+        Some(
+            Self::make(hosts, true)
+                .await
+                .keeping_services_in(&consul, hosts),
+        )
+    }
+
+    fn keeping_services_in(self, consul: &Path, hosts: u8) -> Self {
         let settings = format!(
             "discovery = \"consul\"\nconsul = \"{}\"\n",
             consul.display()
@@ -120,10 +138,10 @@ impl Site {
             let script = format!(
                 "mkdir -p /etc/arpanet2 && printf '%s' '{settings}' > /etc/arpanet2/config.toml"
             );
-            let written = site.command(&host, &["sh", "-c", &script]);
+            let written = self.command(&host, &["sh", "-c", &script]);
             assert_eq!(written.code, Some(0), "{written:?}");
         }
-        Some(site)
+        self
     }
 
     async fn make(hosts: u8, docker: bool) -> Self {

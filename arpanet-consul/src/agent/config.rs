@@ -130,7 +130,11 @@ impl ConsulAgentConfig {
             "ports": { "serf_wan": -1, "grpc": -1 },
             "connect": { "enabled": false },
             "encrypt": STANDARD.encode(key.as_slice()),
-            "performance": { "raft_multiplier": self.raft_multiplier },
+            "performance": {
+                "raft_multiplier": self.raft_multiplier,
+                // Nobody but its own node asks a server: none has to be let down gently by one that leaves.
+                "leave_drain_time": "100ms",
+            },
             "recursors": self.recursors,
             // A host that stops is to be back as what it was: only who is told to leave does.
             "leave_on_terminate": false,

@@ -29,8 +29,8 @@ use crate::error::own;
 /// How long a consul that was told to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a node that leaves waits for consul's own leaving.
-const LEAVING: Duration = Duration::from_secs(3);
+/// How long a node that leaves waits for consul's own leaving: a server waits up to 5 s until the leader has let it go.
+const LEAVING: Duration = Duration::from_secs(8);
 
 /// How long a first start may take until there is a leader.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -240,7 +240,7 @@ impl ConsulAgent {
     /// has to agree. A second call does nothing.
     ///
     /// # Errors
-    /// None of its own: where consul does not answer, or takes more than 3 s, the process is ended all the same.
+    /// None of its own: where consul does not answer, or takes more than 8 s, the process is ended all the same.
     pub async fn leave(&self) -> Result<()> {
         self.release().await;
         if let Some(process) = Process::kept(&self.config.process()) {

@@ -121,7 +121,7 @@ async fn one_connection_carries_many_requests_also_at_once() {
         .write_all([create, get].concat().as_bytes())
         .await
         .unwrap();
-    let body = r#"{"HostConfig":{"Dns":["172.17.0.1"]},"Image":"a"}"#;
+    let body = r#"{"Image":"a","HostConfig":{"Dns":["172.17.0.1"]}}"#;
     let length = body.len();
     let head = format!(
         "POST /v1.41/containers/create?name=a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
@@ -132,7 +132,7 @@ async fn one_connection_carries_many_requests_also_at_once() {
 #[tokio::test]
 async fn a_creation_in_chunks_or_with_an_expectation_gets_dns_too() {
     let world = World::new();
-    let body = r#"{"HostConfig":{"Dns":["172.17.0.1"]},"Image":"a"}"#;
+    let body = r#"{"Image":"a","HostConfig":{"Dns":["172.17.0.1"]}}"#;
     let changed = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let chunked = "POST /containers/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
     let (mut client, mut engine) = world.pair(chunked).await;
@@ -182,7 +182,7 @@ async fn whose_network_a_container_is_for_is_asked_of_the_engine() {
         let answer = format!("HTTP/1.0 200 OK\r\n\r\n{network}");
         question.write_all(answer.as_bytes()).await.unwrap();
         drop(question);
-        let body = format!(r#"{{"HostConfig":{{"Dns":["{server}"],"NetworkMode":"shop"}}}}"#);
+        let body = format!(r#"{{"HostConfig":{{"NetworkMode":"shop","Dns":["{server}"]}}}}"#);
         let length = body.len();
         let head = format!("POST /containers/create HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
         expect(&mut creation, &(head + &body)).await;

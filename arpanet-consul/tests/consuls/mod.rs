@@ -381,12 +381,17 @@ impl Site {
         for agent in self.agents.iter().filter(|agent| agent.is_up()) {
             until("an agent answers", || agent.get("/v1/agent/self").map(drop)).await;
         }
-        let [first, rest @ ..] = &self.agents[..] else {
+        let mut up = self.agents.iter().filter(|agent| agent.is_up());
+        let Some(first) = up.next() else {
             return;
         };
-        for agent in rest {
-            // Whoever is down is left out.
-            first.ask("PUT", &format!("/v1/agent/join/{}", agent.ip), "");
+        for agent in up {
+            until("an agent is met", || {
+                let path = format!("/v1/agent/join/{}", agent.ip);
+                let (status, _) = first.ask("PUT", &path, "")?;
+                (status == 200).then_some(())
+            })
+            .await;
         }
     }
 

@@ -128,6 +128,7 @@ async fn the_store_outlives_the_death_of_all_at_once() {
     for agent in &site.agents {
         agent.launch();
     }
+    site.join().await;
     site.ready().await;
     site.leader().await;
     for node in 0..3 {

@@ -127,10 +127,15 @@ mod tests {
         process.end(Duration::from_secs(10)).await;
         child.wait().unwrap();
         assert!(Process::kept(&file).is_none());
-        // Another process with that id.
-        let text = fs::read_to_string(&file).unwrap();
-        let me = std::process::id().to_string();
-        fs::write(&file, text.replace(&pid.to_string(), &me)).unwrap();
+        // Another process with that id, which began at another moment.
+        let mine = i32::try_from(std::process::id()).unwrap();
+        Process::keep(mine, &file).unwrap();
+        let Identity { pid, began } = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let other = Identity {
+            pid,
+            began: began + 1,
+        };
+        fs::write(&file, serde_json::to_vec(&other).unwrap()).unwrap();
         assert!(Process::kept(&file).is_none());
     }
 }

@@ -4,6 +4,7 @@
 mod config;
 mod docker;
 mod engine;
+mod guest;
 pub mod holder;
 mod host;
 mod image;
@@ -14,6 +15,7 @@ mod switch;
 
 pub use self::config::{HolderCommand, LabConfig};
 pub use self::engine::Engine;
+pub use self::guest::{Guest, GuestRun};
 pub use self::image::IMAGE;
 pub use self::lab::{HostStatus, Lab, Protocol};
 pub use self::process::Ending;

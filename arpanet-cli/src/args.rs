@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use arpanet_core::{NodeAddr, NodeName};
 use clap::{Args, Parser, Subcommand};
 
-use crate::agent::state::{DiscoveryKind, RuntimeKind};
+use crate::agent::state::{DiscoveryKind, DnsKind, RuntimeKind};
 use crate::commands;
 
 /// One cluster of separate docker hosts: an encrypted overlay network with addresses that you can predict, and a service
@@ -60,6 +60,9 @@ pub(crate) struct NodeOptions {
     /// Where services are kept; the same on all nodes of a cluster [default: gossip]
     #[arg(long, value_enum, env = "ARPANET2_DISCOVERY")]
     pub(crate) discovery: Option<DiscoveryKind>,
+    /// Who answers names of services on this node [default: watch]
+    #[arg(long, value_enum, env = "ARPANET2_DNS")]
+    pub(crate) dns: Option<DnsKind>,
     /// Stay in the foreground
     #[arg(long)]
     pub(crate) foreground: bool,

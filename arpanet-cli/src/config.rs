@@ -6,7 +6,7 @@ use arpanet_core::{AppNet, Error, ErrorKind, Result};
 use arpanet_docker::DockerConfig;
 use serde::Deserialize;
 
-use crate::agent::state::{DiscoveryKind, RuntimeKind};
+use crate::agent::state::{DiscoveryKind, DnsKind, RuntimeKind};
 use crate::args::Global;
 use crate::paths::Paths;
 
@@ -48,6 +48,10 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the 
 # Where services are kept: "gossip", in the agents themselves, or "consul", which they run. The same on all nodes.
 #discovery = "gossip"
 
+# Who answers names of services on this node: "watch", the node itself by what it was told of the catalogue, or "consul", with
+# discovery by consul: consul's own DNS.
+#dns = "watch"
+
 # The consul program, for discovery by consul; the one in PATH unless set.
 #consul = "/usr/bin/consul"
 
@@ -79,6 +83,8 @@ pub(crate) struct Config {
     pub(crate) runtime: Option<RuntimeKind>,
     /// Where services are kept.
     pub(crate) discovery: Option<DiscoveryKind>,
+    /// Who answers names of services.
+    pub(crate) dns: Option<DnsKind>,
     /// The consul program; the one in `PATH` unless set.
     pub(crate) consul: Option<PathBuf>,
     /// The docker engine's socket.

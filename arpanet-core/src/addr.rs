@@ -20,6 +20,9 @@ pub const DOCKER_API_PORT: u16 = 2375;
 /// The port of every node's consul, on its [`Plane::Discovery`] address, where the cluster's discovery is consul.
 pub const CONSUL_HTTP_PORT: u16 = 8500;
 
+/// The port of that consul's own DNS, there too.
+pub const CONSUL_DNS_PORT: u16 = 8600;
+
 /// The port of the join (TCP) and of the tunnel (UDP) on the underlay, unless configured otherwise.
 pub const UNDERLAY_PORT: u16 = 51820;
 

@@ -30,6 +30,8 @@ pub(crate) enum Reply {
     Say(Message),
     /// Somebody else knows.
     Forward,
+    /// The authority knows, by this name.
+    Ask(Name),
     /// It is no question.
     Drop,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Zone {
     /// The SOA as it stands on the wire.
     denial: Option<Denial>,
     forwards: bool,
+    /// Whether another server answers for the domain.
+    asks: bool,
 }
 
 impl Zone {
@@ -60,7 +64,14 @@ impl Zone {
             domain,
             soa,
             forwards,
+            asks: false,
         }
+    }
+
+    /// Has another server answer for all of the domain but its nodes, if so.
+    pub(crate) const fn asking(mut self, asks: bool) -> Self {
+        self.asks = asks;
+        self
     }
 
     pub(crate) const fn domain(&self) -> &Domain {
@@ -73,6 +84,10 @@ impl Zone {
 
     pub(crate) const fn forwards(&self) -> bool {
         self.forwards
+    }
+
+    pub(crate) const fn asks(&self) -> bool {
+        self.asks
     }
 
     /// What becomes of a message that parsed.
@@ -93,7 +108,26 @@ impl Zone {
         if !matches!(question.query_class(), DNSClass::IN | DNSClass::ANY) {
             return fail(ResponseCode::NotImp);
         }
-        match self.find(index, question, source) {
+        self.say(query, self.find(index, question, source))
+    }
+
+    /// What becomes of a question that the authority has no name for.
+    pub(crate) fn otherwise(&self, index: &Index, query: &Message) -> Option<Reply> {
+        let [question] = query.queries.as_slice() else {
+            return None;
+        };
+        let labels = lowered(question.name());
+        let [label] = labels.as_slice() else {
+            return None;
+        };
+        let found = self.bare_node(index, question, label);
+        Some(self.say(query, found))
+    }
+
+    fn say(&self, query: &Message, found: Found) -> Reply {
+        let fail = |code| Reply::Say(self.respond(query, code));
+        match found {
+            Found::At(name) => Reply::Ask(name),
             Found::Elsewhere if self.forwards => Reply::Forward,
             Found::Elsewhere => fail(ResponseCode::ServFail),
             Found::Nothing => Reply::Say(self.deny(query, ResponseCode::NXDomain)),
@@ -138,7 +172,13 @@ impl Zone {
         let kind = question.query_type();
         let labels = lowered(name);
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        match self.domain.asked(&labels) {
+        let asked = self.domain.asked(&labels);
+        if self.asks
+            && let Some(name) = self.at_authority(index, name, asked)
+        {
+            return Found::At(name);
+        }
+        match asked {
             Asked::Foreign => Found::Elsewhere,
             Asked::Nothing => Found::Nothing,
             Asked::Branch => Found::nothing_of_this_type(),
@@ -159,34 +199,35 @@ impl Zone {
                 if !told.is_empty() {
                     return self.service(name, kind, told);
                 }
-                match index.node(label) {
-                    Some(node) => addresses(name, kind, [node.overlay()]),
-                    None if self.forwards => Found::Elsewhere,
-                    None => Found::Nothing,
-                }
+                self.bare_node(index, question, label)
             }
             Asked::Reverse(ip) => self.reverse(index, name, kind, ip),
         }
     }
 
-    /// The addresses of a name of ours, also without the end of it.
-    pub(crate) fn resolve(&self, index: &Index, text: &str) -> Vec<Ipv4Addr> {
-        let domain = self.domain.name();
-        let names = [
-            text.to_owned(),
-            format!("{}.service.{domain}", text.trim_end_matches('.')),
-        ];
-        for name in names.iter().filter_map(|name| Name::from_ascii(name).ok()) {
-            let question = Query::query(name, RecordType::A);
-            if let Found::Records(records, _) = self.find(index, &question, None) {
-                let ip = |record: &Record| match record.data {
-                    RData::A(A(ip)) => Some(ip),
-                    _ => None,
-                };
-                return records.iter().filter_map(ip).collect();
+    /// The name by which the authority has what is asked for; `None` where that is not for it to say. Of nodes it may know other
+    /// addresses than theirs here.
+    fn at_authority(&self, index: &Index, name: &Name, asked: Asked<'_>) -> Option<Name> {
+        match asked {
+            Asked::Foreign => None,
+            Asked::Service {
+                name: service,
+                tag: None,
             }
+            | Asked::Bare(service) => self.domain.below(&[service, "service"]),
+            Asked::Node(node) if index.node(node).is_some() => None,
+            Asked::Reverse(ip) if Plane::of(ip).is_some() => None,
+            _ => Some(name.clone()),
         }
-        Vec::new()
+    }
+
+    /// The node of a name of one label that is no service's.
+    fn bare_node(&self, index: &Index, question: &Query, label: &str) -> Found {
+        match index.node(label) {
+            Some(node) => addresses(question.name(), question.query_type(), [node.overlay()]),
+            None if self.forwards => Found::Elsewhere,
+            None => Found::Nothing,
+        }
     }
 
     fn service(&self, name: &Name, kind: RecordType, told: Told<'_>) -> Found {
@@ -249,6 +290,8 @@ enum Found {
     Nothing,
     /// It is not for us to say.
     Elsewhere,
+    /// The authority has it, under this name.
+    At(Name),
 }
 
 impl Found {

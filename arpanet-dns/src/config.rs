@@ -20,6 +20,9 @@ pub struct DnsConfig {
     pub domain: String,
     /// The resolvers that are asked about names outside the domain, the first first. Default: none.
     pub upstreams: Vec<SocketAddr>,
+    /// A server that answers for the domain instead of this one, as consul's own. Nodes' names, and reverse names in the planes,
+    /// are still answered here. Default: none.
+    pub authority: Option<SocketAddr>,
     /// How long one resolver may take before the next is asked. Default 2 s.
     pub timeout: Duration,
 }
@@ -29,6 +32,7 @@ impl Default for DnsConfig {
         Self {
             domain: "consul".to_owned(),
             upstreams: Vec::new(),
+            authority: None,
             timeout: Duration::from_secs(2),
         }
     }
@@ -46,6 +50,13 @@ impl DnsConfig {
     #[must_use]
     pub fn upstreams(mut self, upstreams: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.upstreams = upstreams.into_iter().collect();
+        self
+    }
+
+    /// That server answers for the domain.
+    #[must_use]
+    pub fn authority(mut self, authority: SocketAddr) -> Self {
+        self.authority = Some(authority);
         self
     }
 

@@ -2,6 +2,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod answering;
+mod authority;
 mod config;
 mod index;
 mod question;

@@ -7,7 +7,7 @@ use arpanet_core::{Error, ErrorKind, Result, ServiceName};
 use hickory_proto::rr::Name;
 
 /// What a name asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked<'a> {
     /// The domain itself.
     Apex,

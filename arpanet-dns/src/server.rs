@@ -9,17 +9,13 @@ use arpanet_core::discovery::Instance;
 use arpanet_core::discovery::{Member, Selector};
 use arpanet_core::watch::Watch;
 use arpanet_core::{Discovery, Error, ErrorKind, InstanceId, NodeAddr, Result};
-use hickory_proto::op::{Message, ResponseCode};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::answer::{Reply, Zone, datagram_limit, encode, malformed};
+use crate::answering::Shared;
 use crate::index::Index;
-use crate::question::Domain;
-use crate::quick::Scratch;
-use crate::upstream::{By, Upstreams};
-use crate::{DnsConfig, quick, tcp, udp};
+use crate::{DnsConfig, tcp, udp};
 
 /// Tasks that answer one UDP socket: one runs while another is in a system call.
 const TASKS_A_SOCKET: usize = 2;
@@ -37,30 +33,9 @@ pub struct DnsServer {
 impl fmt::Debug for DnsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DnsServer")
-            .field("domain", &self.shared.domain)
+            .field("domain", self.shared.domain())
             .finish_non_exhaustive()
     }
-}
-
-/// What all sockets share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    domain: String,
-    zone: Zone,
-    index: RwLock<Index>,
-    upstreams: Upstreams,
-}
-
-/// What became of a message.
-pub(crate) enum Answered {
-    /// The answer is in the scratch.
-    Now,
-    /// It is to be forwarded, and the answer cut to the limit.
-    Later {
-        query: Box<Message>,
-        limit: u16,
-    },
-    Never,
 }
 
 impl DnsServer {
@@ -78,7 +53,7 @@ impl DnsServer {
     ) -> Result<Self> {
         let shared = Arc::new(Shared::new(config)?);
         let mut watches = Watches::begin(&*discovery).await?;
-        watches.take(&shared.index).await;
+        watches.take(shared.index()).await;
         let server = Self {
             shared: Arc::clone(&shared),
             tasks: Mutex::default(),
@@ -109,13 +84,7 @@ impl DnsServer {
             ))
         };
         let (udp, tcp, own) = adopt().map_err(unusable)?;
-        if let Some(upstream) = self.shared.upstreams.among(&own) {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("the upstream resolver {upstream} is this DNS server itself"),
-            )
-            .with_hint("name the resolvers that the host itself asks"));
-        }
+        self.shared.require_others(&own)?;
         for _ in 0..TASKS_A_SOCKET {
             self.spawn(udp::serve(Arc::clone(&udp), Arc::clone(&self.shared)));
         }
@@ -124,10 +93,9 @@ impl DnsServer {
     }
 
     /// The addresses of a name, in whatever network: `web`, `node1`, `v2.web`, `web.service.consul`, whatever is in the
-    /// domain. None of names elsewhere.
-    #[must_use]
-    pub fn resolve(&self, name: &str) -> Vec<Ipv4Addr> {
-        self.shared.resolve(name)
+    /// domain. None of names elsewhere, and none where an authority does not answer.
+    pub async fn resolve(&self, name: &str) -> Vec<Ipv4Addr> {
+        self.shared.resolve(name).await
     }
 
     /// Stops, and frees the sockets. A second call does nothing.
@@ -142,100 +110,6 @@ impl DnsServer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .spawn(task);
-    }
-}
-
-impl Shared {
-    pub(crate) fn new(config: DnsConfig) -> Result<Self> {
-        let domain = Domain::new(&config.domain)?;
-        Ok(Self {
-            zone: Zone::new(domain, !config.upstreams.is_empty()),
-            domain: config.domain,
-            index: RwLock::default(),
-            upstreams: Upstreams::new(config.upstreams, config.timeout),
-        })
-    }
-
-    /// The answer to a message as it came in, or what is needed to find it elsewhere.
-    pub(crate) fn answer(
-        &self,
-        message: &[u8],
-        source: Option<Ipv4Addr>,
-        by: By,
-        scratch: &mut Scratch,
-    ) -> Answered {
-        if self.quickly(message, source, by, scratch) {
-            return Answered::Now;
-        }
-        self.slowly(message, source, by, scratch)
-    }
-
-    /// Whether the question was so plain that it could be answered right away.
-    pub(crate) fn quickly(
-        &self,
-        message: &[u8],
-        source: Option<Ipv4Addr>,
-        by: By,
-        scratch: &mut Scratch,
-    ) -> bool {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        quick::answer(&self.zone, &index, message, source, by, scratch).is_some()
-    }
-
-    /// The answer to any message.
-    pub(crate) fn slowly(
-        &self,
-        message: &[u8],
-        source: Option<Ipv4Addr>,
-        by: By,
-        scratch: &mut Scratch,
-    ) -> Answered {
-        let mut now = |bytes: Option<Vec<u8>>| {
-            bytes.map_or(Answered::Never, |bytes| {
-                scratch.answer = bytes;
-                Answered::Now
-            })
-        };
-        let Ok(query) = Message::from_vec(message) else {
-            return now(malformed(message));
-        };
-        let limit = match by {
-            By::Datagram => datagram_limit(&query),
-            By::Stream => u16::MAX,
-        };
-        let reply = {
-            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            self.zone.reply(&index, &query, source)
-        };
-        match reply {
-            Reply::Say(mut response) => now(encode(&mut response, limit)),
-            Reply::Drop => Answered::Never,
-            Reply::Forward => Answered::Later {
-                query: Box::new(query),
-                limit,
-            },
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn index(&self) -> &RwLock<Index> {
-        &self.index
-    }
-
-    /// What the resolvers outside say, or that they say nothing.
-    pub(crate) async fn forward(&self, question: &[u8], query: &Message, by: By) -> Vec<u8> {
-        match self.upstreams.ask(question, by).await {
-            Some(answer) => answer,
-            None => {
-                let mut failed = self.zone.respond(query, ResponseCode::ServFail);
-                encode(&mut failed, u16::MAX).unwrap_or_default()
-            }
-        }
-    }
-
-    fn resolve(&self, name: &str) -> Vec<Ipv4Addr> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        self.zone.resolve(&index, name)
     }
 }
 
@@ -283,7 +157,7 @@ impl Watches {
 /// Keeps the index up to date; what was known last is told while the source is gone.
 async fn follow(mut watches: Watches, discovery: Arc<dyn Discovery>, shared: Arc<Shared>) {
     loop {
-        watches.run(&shared.index).await;
+        watches.run(shared.index()).await;
         tracing::debug!("discovery ended a watch");
         watches = loop {
             sleep(AGAIN).await;

@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::answering::{Answered, Shared};
 use crate::quick::Scratch;
-use crate::server::{Answered, Shared};
 use crate::udp::source;
 use crate::upstream::By;
 
@@ -64,7 +64,9 @@ async fn converse(
         let answer = match shared.answer(&message, from, By::Stream, &mut scratch) {
             Answered::Now => std::mem::take(&mut scratch.answer),
             Answered::Never => return Ok(()),
-            Answered::Later { query, .. } => shared.forward(&message, &query, By::Stream).await,
+            Answered::Later { query, whom, .. } => {
+                shared.elsewhere(&message, &query, By::Stream, whom).await
+            }
         };
         let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
         let mut framed = Vec::with_capacity(2 + answer.len());

@@ -13,8 +13,8 @@ use proptest::prelude::{
 };
 
 use crate::DnsConfig;
+use crate::answering::{Answered, Shared};
 use crate::quick::Scratch;
-use crate::server::{Answered, Shared};
 use crate::upstream::By;
 
 /// `web` in two networks and in none, `blue` in the one only, `many` with a hundred; node1.

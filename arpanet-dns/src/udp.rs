@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::net::UdpSocket;
 
+use crate::answering::{Answered, Shared};
 use crate::quick::Scratch;
-use crate::server::{Answered, Shared};
 use crate::upstream::{By, fit};
 
 /// Datagrams that are answered before others get their turn.
@@ -44,12 +44,14 @@ fn answer(
     match shared.answer(message, source(from.ip()), By::Datagram, scratch) {
         Answered::Now => send(socket, &scratch.answer, from),
         Answered::Never => {}
-        Answered::Later { query, limit } => {
+        Answered::Later { query, limit, whom } => {
             let question = message.to_vec();
             let socket = Arc::clone(socket);
             let shared = Arc::clone(shared);
             tokio::spawn(async move {
-                let answer = shared.forward(&question, &query, By::Datagram).await;
+                let answer = shared
+                    .elsewhere(&question, &query, By::Datagram, whom)
+                    .await;
                 send(&socket, &fit(answer, limit), from);
             });
         }

@@ -262,11 +262,14 @@ async fn resolve_answers_the_command_line() {
         "web.service.consul.",
         "v2.web",
     ] {
-        assert_eq!(house.dns.resolve(name).len(), 1, "{name}");
+        assert_eq!(house.dns.resolve(name).await.len(), 1, "{name}");
     }
-    assert_eq!(house.dns.resolve("node1")[0].octets(), [10, 255, 0, 1]);
+    assert_eq!(
+        house.dns.resolve("node1").await[0].octets(),
+        [10, 255, 0, 1]
+    );
     for name in ["nothing", "example.com", "", "..", "v3.web"] {
-        assert!(house.dns.resolve(name).is_empty(), "{name}");
+        assert!(house.dns.resolve(name).await.is_empty(), "{name}");
     }
 }
 
@@ -277,7 +280,7 @@ async fn another_domain_can_be_served() {
     house
         .until_ips("web.service.cluster.local.", &["10.1.0.2"])
         .await;
-    assert_eq!(house.dns.resolve("web").len(), 1);
+    assert_eq!(house.dns.resolve("web").await.len(), 1);
 }
 
 #[tokio::test]

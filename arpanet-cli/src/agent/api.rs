@@ -114,7 +114,9 @@ pub(crate) fn router(context: Context) -> Router {
 }
 
 async fn read_status(State(context): State<Context>) -> Answer<Status> {
-    Ok(Json(status::status(&context.cluster).await?))
+    Ok(Json(
+        status::status(&context.cluster, context.dns.kind()).await?,
+    ))
 }
 
 async fn read_nodes(State(context): State<Context>) -> Answer<Vec<Node>> {
@@ -168,7 +170,7 @@ async fn resolve(
     State(context): State<Context>,
     Query(query): Query<Name>,
 ) -> Answer<Vec<Ipv4Addr>> {
-    Ok(Json(context.dns.resolve(&query.name)?))
+    Ok(Json(context.dns.resolve(&query.name).await?))
 }
 
 /// A network that the cluster knows.

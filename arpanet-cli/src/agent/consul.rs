@@ -1,5 +1,6 @@
 //! Consul as a part of the node: its process in the router's namespace, where 10.253.A.B is.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,29 +112,50 @@ impl ConsulFacility {
 
 /// Has consul meet every server that comes up: by itself it looks after half a minute.
 async fn meet(agent: Arc<ConsulAgent>, me: NodeAddr, mut members: Watch<NodeAddr, Member>) {
-    let is_met = |member: &Member| {
-        member.node != me && member.role.admits() && member.state == MemberState::Alive
-    };
-    let mut alive = std::collections::BTreeSet::new();
+    let mut met = Met::default();
     while let Some(change) = members.next().await {
-        let come: Vec<NodeAddr> = match change {
-            Change::Snapshot(set) => set.into_values().filter(is_met).map(|it| it.node).collect(),
-            Change::Upsert(_, member) if is_met(&member) => vec![member.node],
-            Change::Upsert(node, member) if member.state == MemberState::Down => {
-                alive.remove(&node);
-                continue;
-            }
-            Change::Removed(node) => {
-                alive.remove(&node);
-                continue;
-            }
-            _ => continue,
-        };
-        for node in come.into_iter().filter(|node| alive.insert(*node)) {
+        for node in met.come(me, change) {
             if let Err(error) = agent.join(&[node.discovery()]).await {
                 tracing::debug!(%error, %node, "consul there does not answer yet");
             }
         }
+    }
+}
+
+/// The servers that were met since they came up.
+#[derive(Debug, Default)]
+struct Met(BTreeSet<NodeAddr>);
+
+impl Met {
+    /// Those that are to be met now.
+    fn come(&mut self, me: NodeAddr, change: Change<NodeAddr, Member>) -> Vec<NodeAddr> {
+        let is_server = |member: &Member| {
+            member.node != me && member.role.admits() && member.state == MemberState::Alive
+        };
+        let come: Vec<NodeAddr> = match change {
+            Change::Snapshot(set) => {
+                // Whoever it does not have, or has as down, went meanwhile.
+                let is_down = |node: &NodeAddr| {
+                    set.get(node)
+                        .is_none_or(|member| member.state == MemberState::Down)
+                };
+                self.0.retain(|node| !is_down(node));
+                let servers = set.into_values().filter(is_server);
+                servers.map(|member| member.node).collect()
+            }
+            Change::Upsert(_, member) if is_server(&member) => vec![member.node],
+            Change::Upsert(node, member) if member.state == MemberState::Down => {
+                self.0.remove(&node);
+                return Vec::new();
+            }
+            Change::Removed(node) => {
+                self.0.remove(&node);
+                return Vec::new();
+            }
+            _ => return Vec::new(),
+        };
+        let is_new = |node: &NodeAddr| self.0.insert(*node);
+        come.into_iter().filter(is_new).collect()
     }
 }
 
@@ -163,5 +185,50 @@ impl Facility for ConsulFacility {
             task.abort();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arpanet_core::roster::Role;
+
+    use super::*;
+
+    fn member(text: &str, role: Role, state: MemberState) -> Member {
+        let node: NodeAddr = text.parse().unwrap();
+        let name = format!("node{}", node.octets()[1]).parse().unwrap();
+        let mut member = Member::new(node, name, role);
+        member.state = state;
+        member
+    }
+
+    fn set(members: &[Member]) -> Change<NodeAddr, Member> {
+        let members = members.iter().cloned();
+        Change::Snapshot(members.map(|member| (member.node, member)).collect())
+    }
+
+    #[test]
+    fn servers_are_met_once_each_time_that_they_come_up() {
+        use MemberState::{Alive, Down, Suspect};
+        let [me, other]: [NodeAddr; 2] = ["0.1", "0.2"].map(|node| node.parse().unwrap());
+        let own = member("0.1", Role::Boot, Alive);
+        let server = |state| member("0.2", Role::Server, state);
+        let client = member("0.3", Role::Client, Alive);
+        let mut met = Met::default();
+        let first = set(&[own.clone(), server(Alive), client.clone()]);
+        assert_eq!(met.come(me, first.clone()), [other]);
+        assert_eq!(met.come(me, first), []);
+        for (state, come) in [(Suspect, 0), (Alive, 0), (Down, 0), (Alive, 1)] {
+            let change = Change::Upsert(other, server(state));
+            assert_eq!(met.come(me, change).len(), come, "{state:?}");
+        }
+        assert_eq!(met.come(me, Change::Upsert(client.node, client)), []);
+        // What a snapshot does not have, or has as down, is met again.
+        for gone in [set(std::slice::from_ref(&own)), set(&[own, server(Down)])] {
+            assert_eq!(met.come(me, gone), []);
+            assert_eq!(met.come(me, set(&[server(Alive)])), [other]);
+        }
+        assert_eq!(met.come(me, Change::Removed(other)), []);
+        assert_eq!(met.come(me, set(&[server(Alive)])), [other]);
     }
 }

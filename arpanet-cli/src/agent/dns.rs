@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::bridge_dns::BridgeDns;
+use super::state::DnsKind;
 
 pub(super) const PORT: u16 = 53;
 
@@ -60,11 +61,19 @@ impl Dns {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] while it does not serve.
-    pub(crate) fn resolve(&self, name: &str) -> Result<Vec<Ipv4Addr>> {
+    pub(crate) async fn resolve(&self, name: &str) -> Result<Vec<Ipv4Addr>> {
         let server = self.server().clone();
         let server = server
             .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the DNS server does not run"))?;
-        Ok(server.resolve(name))
+        Ok(server.resolve(name).await)
+    }
+
+    /// Who answers names of services.
+    pub(crate) const fn kind(&self) -> DnsKind {
+        match self.config.authority {
+            None => DnsKind::Watch,
+            Some(_) => DnsKind::Consul,
+        }
     }
 
     fn server(&self) -> MutexGuard<'_, Option<Arc<DnsServer>>> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arpanet_core::addr::CONSUL_DNS_PORT;
 use arpanet_core::{Cluster, Discovery, ErrorKind, Result, Runtime};
 use arpanet_dns::DnsConfig;
 use arpanet_docker::DockerRuntime;
@@ -18,7 +19,7 @@ use super::dns::Dns;
 use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
 use super::order::Me;
-use super::state::{self, DiscoveryKind, RuntimeKind, StateFiles};
+use super::state::{self, DiscoveryKind, DnsKind, RuntimeKind, StateFiles};
 use crate::commands::Context;
 use crate::host;
 
@@ -78,6 +79,9 @@ impl Stack {
         );
         if let Some(domain) = &context.config.domain {
             dns = dns.domain(domain);
+        }
+        if me.settings.dns == DnsKind::Consul {
+            dns = dns.authority((me.node.discovery(), CONSUL_DNS_PORT).into());
         }
         let prober = Arc::new(overlay.prober());
         let domain = dns.domain.clone();

@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) runtime: RuntimeKind,
     #[serde(default)]
     pub(crate) discovery: DiscoveryKind,
+    #[serde(default)]
+    pub(crate) dns: DnsKind,
 }
 
 /// Where services are kept.
@@ -46,6 +48,27 @@ pub(crate) enum DiscoveryKind {
     Gossip,
     /// In consul, which the agents run
     Consul,
+}
+
+/// Who answers names of services.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DnsKind {
+    /// The node, by a watch of the catalogue: sooner, and without consul's leader too
+    #[default]
+    Watch,
+    /// Consul itself
+    Consul,
+}
+
+impl DnsKind {
+    /// As it is written.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Consul => "consul",
+        }
+    }
 }
 
 /// What the node's containers are.
@@ -176,6 +199,7 @@ mod tests {
             port: 1,
             runtime: RuntimeKind::Docker,
             discovery: DiscoveryKind::Consul,
+            dns: DnsKind::Consul,
         };
         write(&path, &settings).unwrap();
         assert_eq!(read::<Settings>(&path).unwrap(), Some(settings));

@@ -10,6 +10,8 @@ use arpanet_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::state::DnsKind;
+
 /// The whole answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
@@ -42,6 +44,9 @@ pub(crate) struct Stack {
     pub(crate) overlay: String,
     pub(crate) discovery: String,
     pub(crate) runtime: String,
+    /// Who answers names of services: `watch`, or `consul` itself.
+    #[serde(default)]
+    pub(crate) dns: String,
 }
 
 /// One node.
@@ -162,7 +167,7 @@ fn advice(servers: usize) -> Option<String> {
 }
 
 /// The answer as it is now.
-pub(crate) async fn status(cluster: &Cluster) -> Result<Status> {
+pub(crate) async fn status(cluster: &Cluster, dns: DnsKind) -> Result<Status> {
     let membership = cluster
         .membership()
         .await
@@ -184,6 +189,7 @@ pub(crate) async fn status(cluster: &Cluster) -> Result<Status> {
                 .runtime()
                 .map_or("none", |runtime| runtime.name())
                 .to_owned(),
+            dns: dns.name().to_owned(),
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cluster: membership.cluster.to_string(),

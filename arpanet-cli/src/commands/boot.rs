@@ -10,8 +10,9 @@ use super::{Context, require_root};
 use crate::agent;
 use crate::agent::launch;
 use crate::agent::order::{Me, Order, Report};
-use crate::agent::state::{RuntimeKind, Settings};
+use crate::agent::state::{DiscoveryKind, DnsKind, RuntimeKind, Settings};
 use crate::args::{NodeOptions, PasswordOptions, endpoint};
+use crate::failure::usage;
 use crate::output::say;
 use crate::password::password;
 
@@ -81,6 +82,12 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
         (None, Some(name)) => name.parse()?,
         (None, None) => host_name()?.parse()?,
     };
+    let discovery = options
+        .discovery
+        .or(context.config.discovery)
+        .unwrap_or_default();
+    let dns = options.dns.or(context.config.dns).unwrap_or_default();
+    require_answers(dns, discovery)?;
     Ok(Me {
         node,
         name,
@@ -88,12 +95,21 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
         settings: Settings {
             port,
             runtime,
-            discovery: options
-                .discovery
-                .or(context.config.discovery)
-                .unwrap_or_default(),
+            discovery,
+            dns,
         },
     })
+}
+
+/// Consul answers names only where it is.
+fn require_answers(dns: DnsKind, discovery: DiscoveryKind) -> Result<()> {
+    match (dns, discovery) {
+        (DnsKind::Consul, DiscoveryKind::Gossip) => Err(usage(
+            "consul can't answer names where services are not in it",
+            "say --discovery consul too, or do with --dns watch",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn host_name() -> Result<String> {

@@ -9,7 +9,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     let status: Status = context.agent()?.get("/v1/status").await?;
     context.printer.result(&status, |status| {
         let mut text = format!(
-            "node {} ({}), {}, cluster {}\nstack {} + {} + {}, version {}\n\n{}\n\n{}",
+            "node {} ({}), {}, cluster {}\nstack {} + {} + {}, DNS by {}, version {}\n\n{}\n\n{}",
             status.node.address,
             status.node.name,
             status.node.role,
@@ -17,6 +17,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
             status.stack.overlay,
             status.stack.discovery,
             status.stack.runtime,
+            status.stack.dns,
             status.version,
             nodes::render(&status.nodes),
             services::render(&status.services),

@@ -31,6 +31,7 @@ mod churn;
 mod cluster;
 mod commands;
 mod consul;
+mod consul_dns;
 mod container_dns;
 mod demo;
 mod docker;

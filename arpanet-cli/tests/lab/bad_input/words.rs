@@ -38,6 +38,11 @@ async fn what_can_t_be_is_refused_with_what_could_be() {
         &["nowhere", "192.168.8.120:51820"],
     );
 
+    wrong(
+        "boot --dns consul 0.1 Apples",
+        &["consul can't answer names", "--discovery consul"],
+    );
+
     let long = "a".repeat(64);
     for name in ["my_host", "-a", "a-", "a.b", &long] {
         wrong(

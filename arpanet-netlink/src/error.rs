@@ -14,7 +14,7 @@ fn kind(error: &io::Error) -> ErrorKind {
         }
         Some(libc::EEXIST) => ErrorKind::AlreadyExists,
         Some(libc::EPERM | libc::EACCES | libc::EROFS) => ErrorKind::PermissionDenied,
-        Some(libc::EBUSY) => ErrorKind::Conflict,
+        Some(libc::EBUSY | libc::EADDRINUSE) => ErrorKind::Conflict,
         Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::ENOSYS) => ErrorKind::Unsupported,
         Some(
             libc::ENOSPC

@@ -13,6 +13,7 @@ mod route;
 mod rule;
 mod snapshot;
 mod sysctl;
+mod wireguard;
 
 pub use address::Address;
 pub use connection::Netlink;
@@ -24,3 +25,6 @@ pub use preflight::{Clash, Held, clashes};
 pub use route::{Route, RouteKind, RouteScope, TABLE_LOCAL, TABLE_MAIN};
 pub use rule::{Rule, RuleAction};
 pub use snapshot::HostSnapshot;
+pub use wireguard::{
+    DeviceChange, PeerChange, WireGuard, WireGuardDevice, WireGuardPeer, WireGuardSecret,
+};

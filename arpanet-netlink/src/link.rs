@@ -433,7 +433,7 @@ impl Netlink {
     }
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let valid = (1..=LONGEST_NAME).contains(&name.len())
         && name != "."
         && name != ".."

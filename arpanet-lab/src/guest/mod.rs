@@ -58,6 +58,15 @@ pub struct GuestRun {
     pub took: Duration,
 }
 
+impl GuestRun {
+    /// The last line that it wrote, but for empty ones: of a test program, what all came to.
+    #[must_use]
+    pub fn last_line(&self) -> &str {
+        let mut lines = self.output.lines().rev();
+        lines.find(|line| !line.is_empty()).unwrap_or_default()
+    }
+}
+
 impl Guest {
     /// A machine with the kernel in this folder, of 1,024 MiB.
     #[must_use]

@@ -1,6 +1,7 @@
 //! Nodes in one backend, services in another.
 #![allow(clippy::unwrap_used)]
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use arpanet_core::admission::{Membership, Password, Seed};
 use arpanet_core::discovery::{Health, Instance, LayeredDiscovery, MemberState, Selector, Spread};
 use arpanet_core::memory::World;
-use arpanet_core::mock::{MockDiscovery, Sequence};
+use arpanet_core::mock::{MockDiscovery, MockOverlay, Sequence};
+use arpanet_core::overlay::{Announcement, OverlayCapabilities};
 use arpanet_core::roster::Role;
 use arpanet_core::watch::{Change, WatchHub};
-use arpanet_core::{Cluster, Discovery, Error, ErrorKind, NodeAddr};
+use arpanet_core::{Cluster, Discovery, Error, ErrorKind, NodeAddr, Overlay};
 
 /// Two nodes, in two worlds: one for each layer.
 struct Scene {
@@ -193,40 +195,88 @@ async fn a_stopped_node_answers_nothing_and_can_be_started_again() {
     assert_eq!(scene.found(0).await, [web]);
 }
 
+/// A node of this world on these layers.
+fn node_on(
+    world: &World,
+    node: &str,
+    overlay: Arc<dyn Overlay>,
+    discovery: Arc<dyn Discovery>,
+) -> Cluster {
+    let node = node.parse::<NodeAddr>().unwrap();
+    let host = world.host(node);
+    Cluster::builder()
+        .node(node)
+        .overlay(overlay)
+        .discovery(discovery)
+        .admission(Arc::new(host.admission()))
+        .store(Arc::new(host.store()))
+        .build()
+        .unwrap()
+}
+
+/// Has 0.2 on these layers join a cluster whose layers are in memory, and says why it is refused.
+async fn refused(world: &World, overlay: Arc<dyn Overlay>, discovery: Arc<dyn Discovery>) -> Error {
+    let host = world.host("0.1");
+    let (below, members) = (Arc::new(host.overlay()), Arc::new(host.discovery()));
+    let boot = node_on(world, "0.1", below, members);
+    let password = Password::new("Apples").unwrap();
+    boot.boot(&password).await.unwrap();
+    let joining = node_on(world, "0.2", overlay, discovery);
+    let seed = Seed::new("0.1".parse().unwrap(), world.endpoint("0.1"));
+    let joined = joining.join(&password, Role::Server, seed, false).await;
+    let members = boot.discovery().members().await.unwrap();
+    assert_eq!(members.len(), 1, "{members:?}");
+    joined.unwrap_err()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_with_another_discovery_than_the_cluster_is_refused() {
     let world = World::new(1);
-    let cluster = |node: &str, discovery: Arc<dyn Discovery>| {
-        let node = node.parse::<NodeAddr>().unwrap();
-        let host = world.host(node);
-        Cluster::builder()
-            .node(node)
-            .overlay(Arc::new(host.overlay()))
-            .discovery(discovery)
-            .admission(Arc::new(host.admission()))
-            .store(Arc::new(host.store()))
-            .build()
-            .unwrap()
-    };
-    let password = Password::new("Apples").unwrap();
-    let place = |node: &str| node.parse::<NodeAddr>().unwrap();
-    let boot = cluster("0.1", Arc::new(world.host(place("0.1")).discovery()));
-    boot.boot(&password).await.unwrap();
+    let host = world.host("0.2");
     let mut catalogue = MockDiscovery::new();
     catalogue.expect_name().return_const("mock");
     catalogue.expect_leave().returning(|_| Ok(()));
-    let layered = LayeredDiscovery::new(
-        Arc::new(world.host(place("0.2")).discovery()),
-        Arc::new(catalogue),
-    );
-    let joining = cluster("0.2", Arc::new(layered));
-    let seed = Seed::new(place("0.1"), world.endpoint("0.1"));
-    let joined = joining.join(&password, Role::Server, seed, false).await;
-    let refused = joined.unwrap_err();
+    let layered = LayeredDiscovery::new(Arc::new(host.discovery()), Arc::new(catalogue));
+    let refused = refused(&world, Arc::new(host.overlay()), Arc::new(layered)).await;
     assert_eq!(refused.kind(), ErrorKind::Incompatible, "{refused}");
     assert!(refused.hint().is_some_and(|hint| hint.contains("memory")));
-    let members = boot.discovery().members().await.unwrap();
-    assert_eq!(members.len(), 1, "{members:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_another_overlay_than_the_cluster_is_refused_whether_or_not_it_can_read_the_others()
+ {
+    for can_read in [true, false] {
+        let world = World::new(1);
+        let host = world.host("0.2");
+        let mut overlay = MockOverlay::new();
+        overlay.expect_name().return_const("mock");
+        overlay
+            .expect_capabilities()
+            .return_const(OverlayCapabilities::all());
+        overlay.expect_preflight().returning(|_| Ok(()));
+        overlay
+            .expect_launch()
+            .returning(|_| Ok(Announcement::default()));
+        overlay.expect_expose().returning(|_| Ok(()));
+        overlay.expect_attached().returning(|| Ok(Vec::new()));
+        overlay.expect_allow_wide().returning(|_| Ok(()));
+        overlay.expect_connect().returning(move |_| match can_read {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::InvalidInput, "unreadable")),
+        });
+        overlay.expect_forget().returning(|_| Ok(()));
+        overlay.expect_reset().times(1).returning(|| Ok(()));
+        let refused = refused(&world, Arc::new(overlay), Arc::new(host.discovery())).await;
+        assert_eq!(refused.kind(), ErrorKind::Incompatible, "{refused}");
+        let words = refused.source().map(ToString::to_string);
+        let words = format!("{refused} {words:?}");
+        assert!(words.contains("this node's overlay is mock"), "{words}");
+        assert!(
+            refused
+                .hint()
+                .is_some_and(|hint| hint.contains("overlay memory"))
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

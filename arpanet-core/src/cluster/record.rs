@@ -36,6 +36,9 @@ pub(super) struct NodeRecord {
     /// What its discovery is: that of all nodes has to be the same.
     #[serde(default)]
     pub(super) discovery: Option<String>,
+    /// What its overlay is: that of all nodes has to be the same.
+    #[serde(default)]
+    pub(super) overlay: Option<String>,
 }
 
 /// The key of a claim: one for each address and container.

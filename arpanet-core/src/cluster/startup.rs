@@ -284,35 +284,61 @@ impl Node {
 
     /// Waits until the seed has answered on every layer: its announcement came over discovery, its overlay answers.
     async fn meet(&self, password: &Password, role: Role, seed: Seed) -> Result<()> {
-        let mut connected = self.connected.subscribe();
-        let heard = connected.wait_for(|peers| peers.contains(&seed.node));
-        let met = tokio::time::timeout(SEED_LIMIT, heard).await;
-        if !matches!(met, Ok(Ok(_))) {
+        let heard = tokio::time::timeout(SEED_LIMIT, self.hear_from(seed.node));
+        if let Ok(heard) = heard.await {
+            heard?;
+        } else {
             let arrived = self
                 .admission
                 .withdraw(password, &self.info(role), seed)
                 .await;
             return Err(no_datagrams(seed, arrived));
         }
-        self.agree(seed.node)?;
         self.overlay.wait_reachable(seed.node, SEED_LIMIT).await
     }
 
-    /// Refuses a cluster whose services are in another backend than this node's: each would miss the other's.
-    fn agree(&self, seed: NodeAddr) -> Result<()> {
-        let view = self.view();
-        let about = view.records.get(seed, record::NODE);
-        let about = about.and_then(|about| record::decode::<NodeRecord>(&about.value));
-        let mine = self.discovery.name();
-        match about.and_then(|about| about.discovery) {
-            Some(theirs) if theirs != mine => {
-                let message =
-                    format!("this node's discovery is {mine}, and the cluster's is {theirs}");
-                Err(Error::new(ErrorKind::Incompatible, message)
-                    .with_hint(format!("join with discovery {theirs}")))
+    /// Waits until the overlay was told of the seed, or the seed has said that the two have no business with each other.
+    async fn hear_from(&self, seed: NodeAddr) -> Result<()> {
+        let (mut rounds, mut connected) = (self.rounds.subscribe(), self.connected.subscribe());
+        loop {
+            let said = self.agree(seed)?;
+            if said && connected.borrow_and_update().contains(&seed) {
+                return Ok(());
             }
-            _ => Ok(()),
+            // Their senders are this node's own.
+            let _ = tokio::select! {
+                changed = connected.changed() => changed,
+                changed = rounds.changed() => changed,
+            };
         }
+    }
+
+    /// Refuses a cluster with another overlay, which reaches nobody here, or whose services are in another backend than
+    /// this node's, so that each would miss the other's. `false` where the seed has not said yet what it has.
+    fn agree(&self, seed: NodeAddr) -> Result<bool> {
+        if !self.discovery.capabilities().records {
+            return Ok(true);
+        }
+        let about: Option<NodeRecord> = self
+            .view()
+            .records
+            .get(seed, record::NODE)
+            .and_then(|about| record::decode(&about.value));
+        let Some(about) = about else {
+            return Ok(false);
+        };
+        for (what, mine, theirs) in [
+            ("overlay", self.overlay.name(), about.overlay),
+            ("discovery", self.discovery.name(), about.discovery),
+        ] {
+            if let Some(theirs) = theirs.filter(|theirs| theirs != mine) {
+                let message =
+                    format!("this node's {what} is {mine}, and the cluster's is {theirs}");
+                return Err(Error::new(ErrorKind::Incompatible, message)
+                    .with_hint(format!("join with {what} {theirs}")));
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -406,6 +432,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
         let about = record::encode(&NodeRecord {
             version: node.version.clone(),
             discovery: Some(node.discovery.name().to_owned()),
+            overlay: Some(node.overlay.name().to_owned()),
         })?;
         node.discovery
             .publish(record::NODE, about)

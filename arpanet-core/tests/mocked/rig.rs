@@ -128,8 +128,10 @@ impl Rig {
         let seed = seed().node;
         let member = Member::new(seed, "n1".parse().unwrap(), Role::Boot);
         self.members.upsert(seed, member);
-        self.records
-            .upsert((seed, "overlay".to_owned()), Record::new("key".into()));
+        for (key, value) in [("node", r#"{"version": "0.1.0"}"#), ("overlay", "key")] {
+            self.records
+                .upsert((seed, key.to_owned()), Record::new(value.into()));
+        }
     }
 
     /// Lets the node's task do what it has to do.
@@ -140,6 +142,7 @@ impl Rig {
 
 fn overlay(journal: &Journal) -> MockOverlay {
     let mut mock = MockOverlay::new();
+    mock.expect_name().return_const("mock");
     mock.expect_capabilities()
         .returning(OverlayCapabilities::all);
     let log = journal.clone();

@@ -13,7 +13,8 @@ use arpanet_netlink::{
 };
 use ipnet::Ipv4Net;
 
-use crate::router::{HOST_LINK, ROUTER_LINK, RouterConfig};
+use crate::config::RouterConfig;
+use crate::router::{HOST_LINK, ROUTER_LINK};
 use crate::uplink::{Uplink, Way};
 
 /// The host's table with the way to the overlay. Rules and table have the number of the line that they implement.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use arpanet_netlink::{Change, Ledger, Namespace, Netlink, Route, Rule};
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 
+use crate::config::RouterConfig;
 use crate::uplink::{Uplink, Way};
 use crate::{attach, plan};
 
@@ -25,44 +25,11 @@ pub(crate) const ROUTER_LINK: &str = "host0";
 /// How long the kernel may take to switch a new link on.
 pub(crate) const CARRYING: Duration = Duration::from_secs(5);
 
-/// What a router is made of.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RouterConfig {
-    /// Where its namespace is pinned.
-    pub pin: PathBuf,
-    /// The port on the underlay, of the overlay (UDP) and of joins (TCP): packets from it never take the overlay.
-    pub port: u16,
-    /// What carries packets to the routers of other nodes.
-    pub uplink: Uplink,
-    /// Whether all users of the host may open the docker plane.
-    pub open_docker_plane: bool,
-}
-
-impl RouterConfig {
-    /// A router pinned there, whose host keeps the docker plane to root.
-    #[must_use]
-    pub fn new(pin: impl Into<PathBuf>, port: u16, uplink: Uplink) -> Self {
-        Self {
-            pin: pin.into(),
-            port,
-            uplink,
-            open_docker_plane: false,
-        }
-    }
-
-    /// With the docker plane open to all users of the host.
-    #[must_use]
-    pub const fn open_docker_plane(mut self, open: bool) -> Self {
-        self.open_docker_plane = open;
-        self
-    }
-}
-
 /// The router of this node, launched. Its state in the kernel outlives it; one that is opened again finds it.
 #[derive(Debug)]
 pub struct Router {
     pub(crate) node: NodeAddr,
+    config: RouterConfig,
     uplink: Uplink,
     pub(crate) host: Netlink,
     pub(crate) inside: Netlink,
@@ -147,6 +114,7 @@ impl Router {
     /// Those of the kernel and of the ledger, in which what was made until then stands: the caller rolls it back.
     pub async fn launch(
         config: &RouterConfig,
+        uplink: Uplink,
         host: Netlink,
         ledger: Arc<Ledger>,
         node: NodeAddr,
@@ -156,12 +124,13 @@ impl Router {
         attach::clean(&inside).await?;
         let state = State {
             mtu,
-            ..Self::adopt(&config.uplink, &inside, &ledger).await?
+            ..Self::adopt(&uplink, &inside, &ledger).await?
         };
         attach::resize(&inside, mtu).await?;
         let router = Self {
             node,
-            uplink: config.uplink.clone(),
+            config: config.clone(),
+            uplink,
             host,
             inside,
             ledger,
@@ -175,9 +144,9 @@ impl Router {
     ///
     /// # Errors
     /// As [`launch`](Self::launch).
-    pub async fn mend(&self, config: &RouterConfig, mtu: u16) -> Result<()> {
+    pub async fn mend(&self, mtu: u16) -> Result<()> {
         let mut state = self.state.lock().await;
-        plumb(config, &self.host, &self.ledger, self.node, mtu).await?;
+        plumb(&self.config, &self.host, &self.ledger, self.node, mtu).await?;
         state.mtu = mtu;
         self.inside.set_mtu(&self.uplink.link, mtu.into()).await?;
         attach::resize(&self.inside, mtu).await?;

@@ -14,7 +14,7 @@ use arpanet_netlink::Namespace;
 
 use crate::config::WeaveConfig;
 use crate::error::system;
-use crate::launcher::Carrier;
+use crate::launcher::Weaver;
 use crate::leftovers::{self, LOG};
 use crate::password::fingerprint;
 use crate::record::Process;
@@ -57,8 +57,8 @@ impl Wanted {
         }
     }
 
-    pub(crate) const fn carrier(&self, is_new: bool) -> Carrier {
-        Carrier {
+    pub(crate) const fn weaver(&self, is_new: bool) -> Weaver {
+        Weaver {
             name: self.name,
             is_ours: true,
             is_new,
@@ -154,6 +154,7 @@ pub(crate) fn is_own(ip: IpAddr) -> bool {
 mod tests {
     use arpanet_core::admission::{ClusterKey, NodeInfo, Secret};
     use arpanet_core::roster::{ClusterId, Identity, Role, Roster};
+    use arpanet_router::RouterConfig;
 
     use super::*;
 
@@ -173,7 +174,8 @@ mod tests {
 
     #[test]
     fn the_password_and_the_peers_are_no_arguments() {
-        let config = WeaveConfig::new("/l", "/f").password(RouterPassword::new("Apples"));
+        let config =
+            WeaveConfig::new(RouterConfig::new("/l"), "/f").password(RouterPassword::new("Apples"));
         let arguments = text(&config);
         assert!(!arguments.iter().any(|argument| argument.contains("Apples")));
         assert_eq!(value(&arguments, "--name"), Some("06:a2:0a:ff:00:01"));
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn another_password_is_another_launch() {
-        let config = WeaveConfig::new("/l", "/f");
+        let config = WeaveConfig::new(RouterConfig::new("/l"), "/f");
         let print = |config: &WeaveConfig, key| {
             let me = NodeInfo::new("0.1".parse().unwrap(), "one".parse().unwrap(), Role::Boot);
             let membership = Membership::new(

@@ -1,11 +1,10 @@
 //! What can be set, with its meaning and a sensible range.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use arpanet_core::addr::UNDERLAY_PORT;
-use arpanet_core::{AppNet, ErrorKind, Result};
+use arpanet_core::{ErrorKind, Result};
+use arpanet_router::RouterConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::RouterPassword;
@@ -13,9 +12,6 @@ use crate::error::own;
 
 /// IPv4 needs as much (RFC 791).
 pub(crate) const SMALLEST_MTU: u16 = 576;
-
-/// Where the router's namespace is pinned unless told. Under `/run`: it goes with the kernel.
-const PIN: &str = "/run/arpanet2/router";
 
 /// What becomes of a weave router that runs already and that arpanet2 has not launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,14 +31,11 @@ pub enum ForeignRouter {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WeaveConfig {
-    /// The file in which all changes to the host stand, to be undone.
-    pub ledger: PathBuf,
+    /// The router between host, overlay and containers.
+    pub router: RouterConfig,
     /// The folder of the router that is launched: its database, its log, and what is known of its process. It is made, mode
     /// 0700, and removed by `reset`.
     pub folder: PathBuf,
-    /// Where the namespace between host, overlay and containers is pinned. `/run/arpanet2/router` unless told.
-    #[serde(default = "pin")]
-    pub pin: PathBuf,
     /// Where the router's HTTP API is, as `IP:PORT` or as the path of a unix socket. `127.0.0.1:6784` unless told; a path is
     /// out of reach for other users of the host. Whoever reaches it rules the router.
     #[serde(default = "http")]
@@ -56,9 +49,6 @@ pub struct WeaveConfig {
     /// The routers' port on the underlay: TCP and UDP, and the next one for UDP too. 6783 unless told; the same on all nodes.
     #[serde(default = "port")]
     pub port: u16,
-    /// The TCP port of joins, whose answers keep to the underlay. 51820 unless told.
-    #[serde(default = "join_port")]
-    pub join_port: u16,
     /// The weave bridge. `weave` unless told.
     #[serde(default = "bridge")]
     pub bridge: String,
@@ -82,19 +72,6 @@ pub struct WeaveConfig {
     /// How long a router that is launched may take until it is ready: 1,000 to 120,000.
     #[serde(default = "launch_ms")]
     pub launch_ms: u32,
-    /// Application networks that the host must not have on a link of its own: preflight looks for them.
-    #[serde(default)]
-    pub networks: Vec<AppNet>,
-    /// The DNS servers that the host asks: preflight looks whether the overlay would hide them.
-    #[serde(default)]
-    pub resolvers: Vec<IpAddr>,
-    /// Whether all users of the host, not only root, may open the docker APIs of the cluster.
-    #[serde(default)]
-    pub open_docker_plane: bool,
-}
-
-fn pin() -> PathBuf {
-    PathBuf::from(PIN)
 }
 
 fn http() -> String {
@@ -103,10 +80,6 @@ fn http() -> String {
 
 const fn port() -> u16 {
     6783
-}
-
-const fn join_port() -> u16 {
-    UNDERLAY_PORT
 }
 
 fn bridge() -> String {
@@ -126,18 +99,16 @@ const fn launch_ms() -> u32 {
 }
 
 impl WeaveConfig {
-    /// The overlay whose changes to the host stand in this file, and whose router lives in this folder.
+    /// The overlay with this router between host and containers, whose weave router lives in this folder.
     #[must_use]
-    pub fn new(ledger: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
+    pub fn new(router: RouterConfig, folder: impl Into<PathBuf>) -> Self {
         Self {
-            ledger: ledger.into(),
+            router,
             folder: folder.into(),
-            pin: pin(),
             http: http(),
             binary: None,
             foreign: ForeignRouter::default(),
             port: port(),
-            join_port: join_port(),
             bridge: bridge(),
             mtu: None,
             fast_datapath: false,
@@ -145,17 +116,7 @@ impl WeaveConfig {
             password: None,
             request_ms: request_ms(),
             launch_ms: launch_ms(),
-            networks: Vec::new(),
-            resolvers: Vec::new(),
-            open_docker_plane: false,
         }
-    }
-
-    /// With the namespace between host, overlay and containers pinned elsewhere.
-    #[must_use]
-    pub fn pin(mut self, path: impl Into<PathBuf>) -> Self {
-        self.pin = path.into();
-        self
     }
 
     /// With the router's HTTP API elsewhere.
@@ -183,13 +144,6 @@ impl WeaveConfig {
     #[must_use]
     pub const fn port(mut self, port: u16) -> Self {
         self.port = port;
-        self
-    }
-
-    /// With joins on another port of the underlay.
-    #[must_use]
-    pub const fn join_port(mut self, port: u16) -> Self {
-        self.join_port = port;
         self
     }
 
@@ -235,27 +189,6 @@ impl WeaveConfig {
         self
     }
 
-    /// With these application networks declared.
-    #[must_use]
-    pub fn networks(mut self, networks: Vec<AppNet>) -> Self {
-        self.networks = networks;
-        self
-    }
-
-    /// On a host that asks these DNS servers.
-    #[must_use]
-    pub fn resolvers(mut self, resolvers: Vec<IpAddr>) -> Self {
-        self.resolvers = resolvers;
-        self
-    }
-
-    /// With the docker APIs of the cluster open to all users of the host.
-    #[must_use]
-    pub const fn open_docker_plane(mut self, open: bool) -> Self {
-        self.open_docker_plane = open;
-        self
-    }
-
     /// Whether all is within the range that its documentation gives.
     pub(crate) fn check(&self) -> Result<()> {
         let ranges = [
@@ -293,17 +226,19 @@ mod tests {
     #[test]
     fn what_is_left_out_is_as_weave_has_it_and_what_is_unknown_is_refused() {
         let read = |text: &str| serde_json::from_str::<WeaveConfig>(text);
-        let least = read(r#"{"ledger": "/l", "folder": "/f"}"#).unwrap();
-        assert_eq!(least, WeaveConfig::new("/l", "/f"));
+        let least = read(r#"{"router": {"ledger": "/l"}, "folder": "/f"}"#).unwrap();
+        assert_eq!(least, WeaveConfig::new(RouterConfig::new("/l"), "/f"));
         assert_eq!((least.port, least.http.as_str()), (6783, "127.0.0.1:6784"));
-        let foreign = read(r#"{"ledger": "/l", "folder": "/f", "foreign": "use"}"#).unwrap();
+        let foreign =
+            read(r#"{"router": {"ledger": "/l"}, "folder": "/f", "foreign": "use"}"#).unwrap();
         assert_eq!(foreign.foreign, ForeignRouter::Use);
-        assert!(read(r#"{"ledger": "/l", "folder": "/f", "pasword": "x"}"#).is_err());
+        assert!(read(r#"{"router": {"ledger": "/l"}, "folder": "/f", "pasword": "x"}"#).is_err());
     }
 
     #[test]
     fn a_password_does_not_show() {
-        let config = WeaveConfig::new("/l", "/f").password(RouterPassword::new("Apples"));
+        let config =
+            WeaveConfig::new(RouterConfig::new("/l"), "/f").password(RouterPassword::new("Apples"));
         assert!(!format!("{config:?}").contains("Apples"));
     }
 }

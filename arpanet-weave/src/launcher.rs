@@ -30,9 +30,9 @@ const ENDING: Duration = Duration::from_secs(5);
 /// How much of its log is told when it does not start.
 const TAIL: usize = 1_000;
 
-/// The router that carries the overlay.
+/// The weave router that carries the overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Carrier {
+pub(crate) struct Weaver {
     pub(crate) name: PeerName,
     /// arpanet2 launched it, now or in an earlier process.
     pub(crate) is_ours: bool,
@@ -81,13 +81,13 @@ impl Launcher {
     /// # Errors
     /// [`ErrorKind::Conflict`] where another router, or something else, is in its place, or holds its database;
     /// [`ErrorKind::Unavailable`] and [`ErrorKind::Timeout`] where it does not start, with what it wrote.
-    pub(crate) async fn ensure(&self, membership: &Membership) -> Result<Carrier> {
+    pub(crate) async fn ensure(&self, membership: &Membership) -> Result<Weaver> {
         let _turn = self.turn.lock().await;
         let wanted = self.wanted(membership)?;
         let record = Record::read(&self.config.folder)?;
         match self.find(record.as_ref(), &wanted).await? {
             Found::Ours => match self.wait(&wanted, record.as_ref()).await {
-                Ok(()) => return Ok(wanted.carrier(false)),
+                Ok(()) => return Ok(wanted.weaver(false)),
                 // It runs, but does not work any more.
                 Err(error) => tracing::warn!(%error, "the weave router is launched again"),
             },
@@ -203,7 +203,7 @@ impl Launcher {
     }
 
     /// Uses a router that somebody else launched, or says why not.
-    fn take(&self, report: &Report) -> Result<Carrier> {
+    fn take(&self, report: &Report) -> Result<Weaver> {
         let router = &report.router;
         let conflict = |why: &str, way_out: &str| {
             let message = format!(
@@ -236,7 +236,7 @@ impl Launcher {
                 "give it a password, or say encryption = false",
             );
         }
-        Ok(Carrier {
+        Ok(Weaver {
             name,
             is_ours: false,
             is_new: false,
@@ -285,7 +285,7 @@ impl Launcher {
         }
     }
 
-    async fn launch(&self, wanted: &Wanted, earlier: Option<Record>) -> Result<Carrier> {
+    async fn launch(&self, wanted: &Wanted, earlier: Option<Record>) -> Result<Weaver> {
         let program = self.program()?;
         self.database_is_free()?;
         let host = self.host.handle()?;
@@ -324,7 +324,7 @@ impl Launcher {
             }
             return Err(error);
         }
-        Ok(wanted.carrier(true))
+        Ok(wanted.weaver(true))
     }
 
     /// Waits until the router is ready.

@@ -19,7 +19,8 @@ mod record;
 mod report;
 mod running;
 
-pub use backend::WeaveOverlay;
+pub use arpanet_router::RouterConfig;
+pub use backend::{Weave, WeaveOverlay};
 pub use config::{ForeignRouter, WeaveConfig};
 pub use name::PeerName;
 pub use password::RouterPassword;

@@ -9,7 +9,7 @@ mod running;
 mod side;
 pub mod tunnel;
 
-pub use arpanet_router::UNDERLAY_MARK;
-pub use backend::WireGuardOverlay;
+pub use arpanet_router::{RouterConfig, UNDERLAY_MARK};
+pub use backend::{WireGuard, WireGuardOverlay};
 pub use config::WireGuardConfig;
 pub use factory::{Launched, RecordingTunnels, TunnelFactory, UserTunnels};

@@ -9,25 +9,11 @@ use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use arpanet_router::UNDERLAY_MARK;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::WireGuardConfig;
-
 /// Looks for what would make a launch fail.
-pub(crate) async fn check(
-    namespace: &Namespace,
-    config: &WireGuardConfig,
-    own_link: &str,
-    is_running: bool,
-) -> Result<()> {
+pub(crate) fn check(host: &Namespace, port: u16, is_running: bool) -> Result<()> {
     tun()?;
-    let host = namespace.handle()?;
-    let clashes = host
-        .preflight(&config.networks, &config.resolvers, &[own_link])
-        .await?;
-    if let Some(clash) = clashes.into_iter().next() {
-        return Err(Error::from(clash));
-    }
     if !is_running {
-        bind(namespace, config.port)?;
+        bind(host, port)?;
     }
     Ok(())
 }

@@ -2,109 +2,59 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::admission::Membership;
 use arpanet_core::overlay::{Announcement, PeerSpec, PeerState, PeerStatus};
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
-use arpanet_router::{Pinger, Router};
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use arpanet_router::{Peers, Router, Session};
+use async_trait::async_trait;
+use tokio::time::{Instant, interval_at};
 
+use crate::side::SidePort;
 use crate::tunnel::{PeerConfig, PublicKey, Tunnel};
 
-/// How often each peer is pinged, for the round trip and to keep a NAT open on the way.
-const ROUND: Duration = Duration::from_secs(2);
-/// Unanswered pings after which a peer counts as out of reach.
-const LOST: u32 = 3;
-/// How often somebody who waits for a peer asks.
-const ASKING: Duration = Duration::from_millis(50);
-/// How often it tries another handshake.
+/// How often somebody who waits for a peer has another handshake tried.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long an earlier process's routes may wait for their peers.
-const STALE: Duration = Duration::from_secs(30);
 
 /// A launched overlay.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub struct Running {
     pub(crate) membership: Membership,
     pub(crate) announcement: Announcement,
     pub(crate) router: Router,
     pub(crate) tunnel: Arc<dyn Tunnel>,
-    pinger: Pinger,
-    peers: Mutex<BTreeMap<NodeAddr, Peer>>,
+    pub(crate) side: Arc<SidePort>,
+    pub(crate) peers: Peers<Peer>,
 }
 
+/// What is known of a peer.
 #[derive(Debug, Clone)]
-struct Peer {
+pub(crate) struct Peer {
     key: PublicKey,
     endpoint: Option<SocketAddr>,
-    round_trip: Option<Duration>,
-    unanswered: u32,
 }
 
-impl Running {
-    pub(crate) const fn new(
-        membership: Membership,
-        announcement: Announcement,
-        router: Router,
-        tunnel: Arc<dyn Tunnel>,
-        pinger: Pinger,
-    ) -> Self {
-        Self {
-            membership,
-            announcement,
-            router,
-            tunnel,
-            pinger,
-            peers: Mutex::new(BTreeMap::new()),
-        }
+#[async_trait]
+impl Session for Running {
+    fn membership(&self) -> &Membership {
+        &self.membership
     }
 
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeAddr, Peer>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn router(&self) -> &Router {
+        &self.router
     }
 
-    pub(crate) fn key_of(&self, node: NodeAddr) -> Option<PublicKey> {
-        self.peers().get(&node).map(|peer| peer.key)
+    fn announcement(&self) -> Announcement {
+        self.announcement.clone()
     }
 
-    /// Pings all peers once.
-    async fn measure(&self) {
-        let nodes: Vec<NodeAddr> = self.peers().keys().copied().collect();
-        let mut pings: FuturesUnordered<_> = nodes
-            .into_iter()
-            .map(|node| async move { (node, self.pinger.ping(node.overlay(), ROUND).await) })
-            .collect();
-        while let Some((node, round_trip)) = pings.next().await {
-            if self.note(node, round_trip)
-                && let Some(key) = self.key_of(node)
-            {
-                // A session of which the other side knows nothing lives for 15 s, unless another is agreed on.
-                let _ = self.tunnel.nudge(&key);
-            }
-        }
+    async fn mend(&self, _: &Membership, mtu: u16) -> Result<()> {
+        self.router.mend(mtu).await
     }
 
-    /// Whether the peer was in reach and now does not answer.
-    fn note(&self, node: NodeAddr, round_trip: Option<Duration>) -> bool {
-        let mut peers = self.peers();
-        let Some(peer) = peers.get_mut(&node) else {
-            return false;
-        };
-        match round_trip {
-            Some(_) => {
-                peer.round_trip = round_trip;
-                peer.unanswered = 0;
-            }
-            None => peer.unanswered = peer.unanswered.saturating_add(1),
-        }
-        (1..=LOST).contains(&peer.unanswered)
-    }
-
-    pub(crate) async fn connect(&self, spec: PeerSpec) -> Result<()> {
+    async fn connect(&self, spec: PeerSpec) -> Result<()> {
         let key: [u8; 32] = spec.announcement.0[..].try_into().map_err(|_| {
             Error::new(
                 ErrorKind::InvalidInput,
@@ -120,7 +70,7 @@ impl Running {
         }
         let key = PublicKey::from_bytes(key);
         let addresses: BTreeSet<Ipv4Addr> = self.router.set_peer(spec.node, &spec.holds).await?;
-        let before = self.peers().get(&spec.node).cloned();
+        let before = self.peers.get(spec.node);
         if let Some(old) = before.as_ref().filter(|old| old.key != key) {
             self.tunnel.remove_peer(&old.key)?;
         }
@@ -130,19 +80,11 @@ impl Running {
         let is_new = before
             .as_ref()
             .is_none_or(|old| old.key != key || old.endpoint != spec.endpoint);
-        let fresh = Peer {
+        let peer = Peer {
             key,
             endpoint: spec.endpoint,
-            round_trip: None,
-            unanswered: 0,
         };
-        self.peers()
-            .entry(spec.node)
-            .and_modify(|peer| {
-                peer.key = key;
-                peer.endpoint = spec.endpoint;
-            })
-            .or_insert(fresh);
+        self.peers.set(spec.node, peer);
         if is_new {
             // The peer may not know this node's key yet; then its own first handshake is the one that is answered.
             self.tunnel.nudge(&key)?;
@@ -150,65 +92,62 @@ impl Running {
         Ok(())
     }
 
-    pub(crate) async fn forget(&self, node: NodeAddr) -> Result<()> {
-        let peer = self.peers().remove(&node);
-        if let Some(peer) = peer {
+    async fn nudge(&self, node: NodeAddr) -> Result<()> {
+        match self.peers.get(node) {
+            Some(peer) => self.tunnel.nudge(&peer.key),
+            None => Ok(()),
+        }
+    }
+
+    async fn forget(&self, node: NodeAddr) -> Result<()> {
+        if let Some(peer) = self.peers.remove(node) {
             self.tunnel.remove_peer(&peer.key)?;
         }
         self.router.remove_peer(node).await
     }
 
-    pub(crate) fn statuses(&self) -> Vec<PeerStatus> {
+    async fn peers(&self) -> Vec<PeerStatus> {
         let sessions: BTreeMap<PublicKey, _> = self
             .tunnel
             .peers()
             .into_iter()
             .map(|status| (status.public_key, status))
             .collect();
-        let peers = self.peers();
+        let peers = self.peers.all().into_iter();
         peers
-            .iter()
-            .map(|(node, peer)| {
+            .map(|(node, (peer, answers))| {
                 let session = sessions.get(&peer.key);
                 let last_handshake = session.and_then(|session| session.last_handshake);
-                let up = last_handshake.is_some() && peer.unanswered < LOST;
+                let up = last_handshake.is_some() && !answers.is_lost();
                 let state = if up {
                     PeerState::Up
                 } else {
                     PeerState::Connecting
                 };
-                let mut status = PeerStatus::new(*node, state);
+                let mut status = PeerStatus::new(node, state);
                 status.endpoint = session
                     .and_then(|session| session.endpoint)
                     .or(peer.endpoint);
                 status.last_handshake = last_handshake;
-                status.round_trip = peer.round_trip.filter(|_| up);
+                status.round_trip = answers.round_trip().filter(|_| up);
                 status
             })
             .collect()
     }
 
-    pub(crate) async fn wait_reachable(&self, node: NodeAddr, limit: Duration) -> Result<()> {
-        let Some(key) = self.key_of(node) else {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("node {node} is no peer of this node"),
-            ));
-        };
-        let deadline = Instant::now() + limit;
-        let mut ticks = interval(ASKING);
-        let mut again = interval_at(Instant::now() + AGAIN, AGAIN);
-        let mut asked = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => asked.push(self.pinger.ping(node.overlay(), limit)),
-                Some(Some(round_trip)) = asked.next() => {
-                    self.note(node, Some(round_trip));
-                    return Ok(());
+    async fn wait_reachable(&self, node: NodeAddr, limit: Duration) -> Result<()> {
+        let key = self.peers.require(node)?.key;
+        let handshakes = async {
+            let mut again = interval_at(Instant::now() + AGAIN, AGAIN);
+            loop {
+                again.tick().await;
+                if let Err(error) = self.tunnel.nudge(&key) {
+                    return error;
                 }
-                _ = again.tick() => self.tunnel.nudge(&key)?,
-                () = tokio::time::sleep_until(deadline) => break,
             }
+        };
+        if self.peers.wait(node, limit, handshakes).await? {
+            return Ok(());
         }
         let session = self
             .tunnel
@@ -239,54 +178,23 @@ impl Running {
         Err(error)
     }
 
-    pub(crate) async fn stop(self: Arc<Self>) -> Result<()> {
+    async fn tend(&self) {
+        for (peer, answers) in self.peers.measure().await {
+            if answers.is_newly_silent() {
+                // A session of which the other side knows nothing lives for 15 s, unless another is agreed on.
+                let _ = self.tunnel.nudge(&peer.key);
+            }
+        }
+    }
+
+    async fn stop(&self) -> Result<()> {
+        self.side.set(None);
+        let tunnel = Arc::clone(&self.tunnel);
         // It joins threads.
-        tokio::task::spawn_blocking(move || self.tunnel.stop())
+        tokio::task::spawn_blocking(move || tunnel.stop())
             .await
             .map_err(|error| {
                 Error::new(ErrorKind::Internal, "stopping the tunnel failed").with_source(error)
             })?
-    }
-}
-
-/// What goes on by itself while the overlay runs. Dropping it ends it.
-#[derive(Debug)]
-pub(crate) struct Tasks(Vec<JoinHandle<()>>);
-
-impl Tasks {
-    pub(crate) fn spawn(running: &Arc<Running>) -> Self {
-        Self(vec![
-            tokio::spawn(keep_measuring(Arc::downgrade(running))),
-            tokio::spawn(drop_stale(Arc::downgrade(running))),
-        ])
-    }
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
-    }
-}
-
-async fn keep_measuring(running: Weak<Running>) {
-    let mut rounds = interval(ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        rounds.tick().await;
-        match running.upgrade() {
-            Some(running) => running.measure().await,
-            None => return,
-        }
-    }
-}
-
-async fn drop_stale(running: Weak<Running>) {
-    tokio::time::sleep(STALE).await;
-    if let Some(running) = running.upgrade()
-        && let Err(error) = running.router.drop_stale().await
-    {
-        tracing::warn!(%error, "routes of an earlier start are left");
     }
 }

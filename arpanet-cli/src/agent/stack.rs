@@ -11,7 +11,7 @@ use arpanet_gossip::{GossipConfig, GossipDiscovery};
 use arpanet_join::{JoinAdmission, JoinConfig, Verifier};
 use arpanet_netlink::{Ledger, Namespace};
 use arpanet_process::{ProcessConfig, ProcessRuntime, ShimCommand};
-use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
+use arpanet_wireguard::{RouterConfig, WireGuardConfig, WireGuardOverlay};
 
 use super::by_hand::ByHand;
 use super::consul::Consul;
@@ -51,17 +51,17 @@ impl Stack {
         let paths = &context.paths;
         let by_hand = Arc::new(ByHand::open(paths)?);
         let identity = state::identity(paths)?;
-        let overlay = WireGuardConfig::new(paths.ledger())
+        let router = RouterConfig::new(paths.ledger())
             .pin(paths.router())
             .port(me.settings.port)
             .networks(context.config.networks.clone())
             .resolvers(host::resolvers())
             .open_docker_plane(context.config.open_docker_plane);
-        let overlay = Arc::new(WireGuardOverlay::new(overlay)?);
+        let overlay = Arc::new(WireGuardOverlay::new(WireGuardConfig::new(router))?);
         let discovery = GossipDiscovery::new(
             GossipConfig::default().advertise(me.advertise),
             identity.secret(),
-            overlay.side_channel(),
+            overlay.carrier().side_channel(),
         )?
         .keep_in(paths.gossip());
         let listen = std::net::SocketAddr::from(([0, 0, 0, 0], me.settings.port));

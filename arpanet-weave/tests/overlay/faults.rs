@@ -82,7 +82,7 @@ async fn while_a_router_fails_calls_end_and_nothing_wrong_is_believed() {
         assert!(asked.elapsed() < BOUND, "{mood}: {:?}", asked.elapsed());
         // It is done, with no other call, once the router is well.
         one.wish("mood", "");
-        becomes(one.namespace(), two.node.overlay(), Fate::Reached).await;
+        becomes(one.namespace(), two.node.overlay(), Fate::Reached);
         one.overlay.wait_reachable(two.node, LIMIT).await.unwrap();
         one.wish("mood", mood);
         // What works goes on working, whatever the router says.

@@ -22,10 +22,10 @@ async fn the_real_router_carries_packets_as_soon_as_a_peer_is_reachable() {
     one.kill().await;
     one.launch().await;
     assert_eq!(one.router(), router, "the router was launched again");
-    becomes(two.namespace(), one.node.overlay(), Fate::Reached).await;
+    becomes(two.namespace(), one.node.overlay(), Fate::Reached);
     one.overlay.connect(two.peer()).await.unwrap();
     one.crash_router();
-    becomes(two.namespace(), one.node.overlay(), Fate::Reached).await;
+    becomes(two.namespace(), one.node.overlay(), Fate::Reached);
     one.leave_nothing_behind().await;
     two.leave_nothing_behind().await;
 }

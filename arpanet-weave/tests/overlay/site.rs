@@ -1,46 +1,33 @@
 //! Hosts in namespaces of the test's own on one wire, each with the overlay on a router of its own; and containers.
 
 use std::fs;
-use std::io::{ErrorKind as IoError, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
-use arpanet_core::overlay::{Announcement, AttachAddr, Attachment, NetNamespace, PeerSpec};
-use arpanet_core::roster::{ClusterId, Identity, Role, Roster};
-use arpanet_core::{AppAddr, NodeAddr, Overlay};
-use arpanet_netlink::{HostSnapshot, Namespace, Netlink, VethEnd};
-use arpanet_weave::{WeaveConfig, WeaveOverlay};
-use ipnet::Ipv4Net;
+use arpanet_core::admission::Membership;
+use arpanet_core::overlay::{Announcement, NetNamespace, PeerSpec};
+use arpanet_core::{NodeAddr, Overlay};
+use arpanet_netlink::{HostSnapshot, Namespace, Netlink};
+pub(crate) use arpanet_router::testing::{
+    self, Container, Fate, LIMIT, Rig, Stationed, Switch, becomes, behind, ip, namespace, probe,
+    until,
+};
+use arpanet_weave::{RouterConfig, WeaveConfig, WeaveOverlay};
+use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const PORT: u16 = 6783;
-const SWITCH: &str = "switch";
 /// What names the program of the real router.
 const REAL: &str = "ARPANET_WEAVER";
-
-/// A new namespace, or `None` where this process may not make one and the test is to be skipped.
-pub(crate) fn namespace() -> Option<Namespace> {
-    match Namespace::create() {
-        Ok(namespace) => Some(namespace),
-        Err(error) if std::env::var("ARPANET_LIVE").is_ok_and(|live| live.contains("root")) => {
-            panic!("{error}")
-        }
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
-}
 
 /// The program of the real router, where somebody says where it is. Then nothing that needs it is skipped.
 pub(crate) fn real_router() -> Option<PathBuf> {
@@ -51,112 +38,6 @@ pub(crate) fn real_router() -> Option<PathBuf> {
     let program = PathBuf::from(program);
     assert!(program.is_file(), "{REAL} names {}", program.display());
     Some(program)
-}
-
-pub(crate) fn ip(text: &str) -> Ipv4Addr {
-    text.parse().unwrap()
-}
-
-/// Waits for what has to come true.
-pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so().await {
-        assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// What became of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// The other side answered that nothing listens there.
-    Reached,
-    /// A router answered that it may not pass, or the host that it can't.
-    Refused,
-    /// No answer.
-    Lost,
-}
-
-/// Sends datagrams to a port on which nothing listens, for less than 2 s, and says what came back.
-pub(crate) fn probe(from: &Namespace, to: Ipv4Addr) -> Fate {
-    let fate_of = |error: &std::io::Error| match error.kind() {
-        IoError::ConnectionRefused => Some(Fate::Reached),
-        IoError::HostUnreachable | IoError::NetworkUnreachable | IoError::PermissionDenied => {
-            Some(Fate::Refused)
-        }
-        _ => None,
-    };
-    let send_and_listen = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        let pause = Some(Duration::from_millis(50));
-        socket.set_read_timeout(pause).unwrap();
-        if let Err(error) = socket.connect((to, 9)) {
-            return fate_of(&error).unwrap_or_else(|| panic!("{to}: {error}"));
-        }
-        for _ in 0..36 {
-            let sent = socket.send(b"?").err();
-            let received = || socket.recv(&mut [0; 8]).err();
-            if let Some(fate) = sent.or_else(received).as_ref().and_then(fate_of) {
-                return fate;
-            }
-        }
-        Fate::Lost
-    };
-    from.run(send_and_listen).unwrap()
-}
-
-/// Waits until a packet has this fate.
-pub(crate) async fn becomes(from: &Namespace, to: Ipv4Addr, fate: Fate) {
-    until(&format!("{to} is {fate:?}"), async || {
-        probe(from, to) == fate
-    })
-    .await;
-}
-
-/// A pinned namespace in the place of a container.
-#[derive(Debug)]
-pub(crate) struct Container {
-    pub(crate) name: String,
-    pub(crate) namespace: Namespace,
-    path: PathBuf,
-    _folder: TempDir,
-}
-
-impl Container {
-    pub(crate) async fn new(name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        let namespace = Namespace::create().unwrap();
-        namespace.pin(&path).unwrap();
-        namespace
-            .handle()
-            .unwrap()
-            .set_up("lo", true)
-            .await
-            .unwrap();
-        Self {
-            name: name.to_owned(),
-            namespace,
-            path,
-            _folder: folder,
-        }
-    }
-
-    pub(crate) fn with(&self, addr: &str) -> Attachment {
-        let addr: AppAddr = addr.parse().unwrap();
-        let name = self.name.parse().unwrap();
-        Attachment::new(name, self.path(), AttachAddr::Application(addr))
-    }
-
-    pub(crate) fn path(&self) -> NetNamespace {
-        NetNamespace::Path(self.path.clone())
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let _ = Namespace::unpin(&self.path);
-    }
 }
 
 /// A host on the wire.
@@ -171,7 +52,7 @@ pub(crate) struct Host {
     before: (HostSnapshot, Vec<String>),
     pub(crate) folder: TempDir,
     /// It is there as long as one of its hosts.
-    _switch: Netlink,
+    switch: Option<Switch>,
 }
 
 impl Host {
@@ -180,7 +61,6 @@ impl Host {
         number: u8,
         underlay: Ipv4Addr,
         namespace: &Namespace,
-        switch: Netlink,
         program: Option<&Path>,
     ) -> Self {
         let net = namespace.handle().unwrap();
@@ -192,8 +72,9 @@ impl Host {
             folder.path().join("program"),
         )
         .unwrap();
-        let config = WeaveConfig::new(folder.path().join("ledger"), folder.path().join("weave"))
-            .pin(folder.path().join("router"))
+        let router =
+            RouterConfig::new(folder.path().join("ledger")).pin(folder.path().join("router"));
+        let config = WeaveConfig::new(router, folder.path().join("weave"))
             .http(folder.path().join("weave.sock").to_str().unwrap())
             .binary(program.map_or_else(|| folder.path().join("weaver"), Path::to_owned))
             .launch_ms(60_000);
@@ -208,7 +89,7 @@ impl Host {
             before: (net.snapshot().await.unwrap(), firewall(namespace)),
             net,
             folder,
-            _switch: switch,
+            switch: None,
         }
     }
 
@@ -224,16 +105,7 @@ impl Host {
     }
 
     pub(crate) fn membership(&self) -> Membership {
-        let number = self.node.octets()[1];
-        let name = format!("node{number}").parse().unwrap();
-        let me = NodeInfo::new(self.node, name, Role::Server).advertise(Some(self.endpoint()));
-        Membership::new(
-            me,
-            Identity::from_bytes([number; 32]),
-            ClusterId::from_bytes([7; 16]),
-            ClusterKey::new(1, Secret::from_bytes([self.key; 32])),
-            Roster::default(),
-        )
+        testing::membership(self.node, self.endpoint(), self.key)
     }
 
     pub(crate) async fn launch(&self) -> Announcement {
@@ -260,7 +132,7 @@ impl Host {
         self.configure(self.config.clone());
         // A call that still ran when it was dropped holds the ledger to its end; a process would take it along.
         let start = Instant::now();
-        while let Ok(file) = fs::File::open(&self.config.ledger)
+        while let Ok(file) = fs::File::open(&self.config.router.ledger)
             && Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
         {
             assert!(start.elapsed() < LIMIT, "the ledger is not free");
@@ -455,10 +327,41 @@ fn overlay(namespace: &Namespace, config: &WeaveConfig) -> Arc<WeaveOverlay> {
     Arc::new(overlay.unwrap().unwrap())
 }
 
+#[async_trait]
+impl Stationed for Host {
+    fn membership(&self) -> Membership {
+        self.membership()
+    }
+
+    fn endpoint(&self) -> SocketAddr {
+        self.endpoint()
+    }
+
+    fn namespace(&self) -> &Namespace {
+        self.namespace()
+    }
+
+    fn path(&self) -> NetNamespace {
+        self.path()
+    }
+
+    fn overlay(&self) -> Arc<dyn Overlay> {
+        Arc::clone(&self.overlay) as Arc<dyn Overlay>
+    }
+
+    async fn kill(&mut self) {
+        self.kill().await;
+    }
+
+    async fn traces(&self) -> Vec<String> {
+        self.traces().await
+    }
+}
+
 /// Hosts on one switch, not launched.
 #[derive(Debug)]
 pub(crate) struct Site {
-    switch: Netlink,
+    pub(crate) switch: Switch,
     pub(crate) hosts: Vec<Host>,
 }
 
@@ -470,47 +373,19 @@ impl Site {
 
     /// The same with this program as the routers, not the tests' own.
     pub(crate) async fn with(hosts: u8, program: Option<&Path>) -> Option<Self> {
-        let switch = namespace()?.handle().unwrap();
-        switch.add_bridge(SWITCH).await.unwrap();
-        switch.set_up(SWITCH, true).await.unwrap();
+        let switch = Switch::new().await?;
         let mut site = Self {
             switch,
             hosts: Vec::new(),
         };
         for number in 1..=hosts {
             let underlay = Ipv4Addr::new(192, 168, 9, number);
-            let namespace = site.plug(number, underlay).await;
-            let host = Host::new(number, underlay, &namespace, site.switch.clone(), program).await;
+            let namespace = site.switch.plug(number, underlay).await;
+            let mut host = Host::new(number, underlay, &namespace, program).await;
+            host.switch = Some(site.switch.clone());
             site.hosts.push(host);
         }
         Some(site)
-    }
-
-    /// A namespace with a link `eth0` to the switch, whose port is called after the number.
-    async fn plug(&self, number: u8, underlay: Ipv4Addr) -> Namespace {
-        let namespace = Namespace::create().unwrap();
-        // Its own address would come at some time, and make a difference between before and after.
-        let setting = ("net.ipv6.conf.default.disable_ipv6", "1");
-        namespace.set_sysctls(&[setting]).unwrap();
-        let net = namespace.handle().unwrap();
-        let port = format!("port{number}");
-        let near = VethEnd::new("eth0", &namespace);
-        let far = VethEnd::new(&port, self.switch.namespace());
-        net.add_veth(&near, &far).await.unwrap();
-        self.switch.set_master(&port, Some(SWITCH)).await.unwrap();
-        self.switch.set_up(&port, true).await.unwrap();
-        net.set_up("lo", true).await.unwrap();
-        let address = Ipv4Net::new(underlay, 24).unwrap();
-        net.add_address("eth0", address).await.unwrap();
-        net.set_up("eth0", true).await.unwrap();
-        net.wait_until_carrying("eth0", LIMIT).await.unwrap();
-        namespace
-    }
-
-    /// Takes a host, by its place, off the switch, or puts it back.
-    pub(crate) async fn plug_in(&self, host: usize, on: bool) {
-        let port = format!("port{}", host + 1);
-        self.switch.set_up(&port, on).await.unwrap();
     }
 }
 

@@ -165,7 +165,7 @@ async fn addresses_of_others_on_the_bridge_stay_and_none_of_ours_comes() {
     connect(&one, &two).await;
     for plane in [Plane::Docker, Plane::Discovery] {
         one.overlay.expose(plane).await.unwrap();
-        becomes(two.namespace(), one.node.in_plane(plane), Fate::Reached).await;
+        becomes(two.namespace(), one.node.in_plane(plane), Fate::Reached);
     }
     assert_eq!(on_bridge().await, before);
     // The router has masqueraded them again as it was launched: what we send is not under that.
@@ -439,15 +439,15 @@ async fn a_router_that_dies_and_a_bridge_that_goes_come_back_by_themselves() {
             .unwrap();
     };
     tell().await;
-    becomes(&container.namespace, ip("10.1.0.9"), Fate::Reached).await;
+    becomes(container.namespace(), ip("10.1.0.9"), Fate::Reached);
     let first = one.router().unwrap();
     one.crash_router();
     until("another router runs", async || {
         one.router().is_some_and(|now| now != first)
     })
     .await;
-    becomes(&container.namespace, ip("10.1.0.9"), Fate::Reached).await;
-    becomes(two.namespace(), one.node.overlay(), Fate::Reached).await;
+    becomes(container.namespace(), ip("10.1.0.9"), Fate::Reached);
+    becomes(two.namespace(), one.node.overlay(), Fate::Reached);
     // As `weave reset` does it, while somebody else launches weave again.
     let second = one.router().unwrap();
     one.net.delete_link("weave").await.unwrap();
@@ -456,7 +456,7 @@ async fn a_router_that_dies_and_a_bridge_that_goes_come_back_by_themselves() {
         one.router().is_some_and(|now| now != second)
     })
     .await;
-    becomes(&other.namespace, ip("10.1.0.5"), Fate::Reached).await;
+    becomes(other.namespace(), ip("10.1.0.5"), Fate::Reached);
     assert_eq!(one.overlay.attached().await.unwrap().len(), 1);
     one.leave_nothing_behind().await;
     two.leave_nothing_behind().await;
@@ -477,7 +477,7 @@ async fn a_restarted_agent_finds_its_router_and_connections_go_on() {
         one.launch().await;
         assert_eq!(one.router(), router, "the router was launched again");
         // Nobody has told the node of its peers yet, and they reach it.
-        becomes(two.namespace(), one.node.overlay(), Fate::Reached).await;
+        becomes(two.namespace(), one.node.overlay(), Fate::Reached);
         one.overlay.connect(two.peer()).await.unwrap();
         one.overlay.wait_reachable(two.node, LIMIT).await.unwrap();
     }
@@ -489,7 +489,7 @@ async fn a_restarted_agent_finds_its_router_and_connections_go_on() {
     fs::write(&file, record.to_string()).unwrap();
     one.kill().await;
     one.launch().await;
-    becomes(two.namespace(), one.node.overlay(), Fate::Reached).await;
+    becomes(two.namespace(), one.node.overlay(), Fate::Reached);
     assert!(
         one.router_runs(router.unwrap()),
         "the router was launched again"
@@ -544,7 +544,7 @@ async fn dockers_bridge_leads_to_no_part_of_the_overlay() {
     };
     connect(&one, &two).await;
     two.overlay.expose(Plane::Docker).await.unwrap();
-    becomes(one.namespace(), two.node.docker(), Fate::Reached).await;
+    becomes(one.namespace(), two.node.docker(), Fate::Reached);
     let container = behind_a_bridge(&one.net).await;
     assert_eq!(probe(&container, ip("172.17.0.1")), Fate::Reached);
     // Refused; but the kernel answers only so many refused packets of the whole machine.
@@ -587,7 +587,7 @@ async fn what_else_is_on_weaves_network_reaches_no_host_and_no_plane_as_an_appli
     };
     connect(&one, &two).await;
     one.overlay.expose(Plane::Docker).await.unwrap();
-    becomes(two.namespace(), one.node.docker(), Fate::Reached).await;
+    becomes(two.namespace(), one.node.docker(), Fate::Reached);
     // Containers of weave's own, attached to all of 10/8. They reach each other.
     let away = on_the_bridge(&one, "10.32.0.2/8").await;
     let container = on_the_bridge(&two, "10.32.0.1/8").await;

@@ -1,131 +1,22 @@
 //! The suite that every overlay keeps.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use arpanet_core::conformance;
 
-use arpanet_core::Overlay;
-use arpanet_core::admission::Membership;
-use arpanet_core::conformance::{self, OverlayRig, Ping, PingFrom};
-use arpanet_core::overlay::NetNamespace;
-use arpanet_netlink::Namespace;
-use async_trait::async_trait;
+use crate::site::{Host, Rig, Site, namespace};
 
-use crate::site::{self, Container, Fate, Site};
+const NODES: u8 = 3;
 
-const NODES: usize = 3;
-
-struct Rig {
-    memberships: Vec<Membership>,
-    endpoints: Vec<SocketAddr>,
-    namespaces: Vec<Namespace>,
-    // The suite asks for one thing at a time.
-    site: tokio::sync::Mutex<Site>,
-    containers: Mutex<Vec<Container>>,
-}
-
-impl Rig {
-    async fn new() -> Self {
-        let site = Site::new(NODES as u8).await.unwrap();
-        Self {
-            memberships: site.hosts.iter().map(|host| host.membership()).collect(),
-            endpoints: site.hosts.iter().map(|host| host.endpoint()).collect(),
-            namespaces: site
-                .hosts
-                .iter()
-                .map(|host| host.namespace().clone())
-                .collect(),
-            site: site.into(),
-            containers: Mutex::default(),
-        }
-    }
-}
-
-#[async_trait]
-impl OverlayRig for Rig {
-    fn memberships(&self) -> &[Membership] {
-        &self.memberships
-    }
-
-    fn overlay(&self, node: usize) -> Arc<dyn Overlay> {
-        Arc::clone(&self.site.try_lock().unwrap().hosts[node].overlay) as Arc<dyn Overlay>
-    }
-
-    fn endpoint(&self, node: usize) -> Option<SocketAddr> {
-        Some(self.endpoints[node])
-    }
-
-    async fn ping(&self, from: PingFrom<'_>, to: Ipv4Addr) -> Ping {
-        let namespace = match from {
-            PingFrom::Host(node) => self.namespaces[node].clone(),
-            PingFrom::Container(_, attachment) => {
-                let path = path_of(&attachment.namespace);
-                Namespace::open(path).unwrap()
-            }
-            _ => unreachable!("no other origins are known"),
-        };
-        match site::probe(&namespace, to) {
-            Fate::Reached => Ping::Answered,
-            Fate::Refused => Ping::Refused,
-            Fate::Lost => Ping::Silent,
-        }
-    }
-
-    fn can_crash(&self) -> bool {
-        true
-    }
-
-    async fn crash(&self, node: usize) {
-        self.site.lock().await.hosts[node].kill().await;
-    }
-
-    fn can_cut(&self) -> bool {
-        true
-    }
-
-    async fn cut(&self, node: usize) {
-        self.site.lock().await.plug_in(node, false).await;
-    }
-
-    async fn heal(&self, node: usize) {
-        self.site.lock().await.plug_in(node, true).await;
-    }
-
-    async fn namespace(&self, _: usize) -> Option<NetNamespace> {
-        let container = Container::new("container").await;
-        let path = container.path();
-        self.containers.lock().unwrap().push(container);
-        Some(path)
-    }
-
-    async fn remove_namespace(&self, _: usize, namespace: &NetNamespace) {
-        let mut containers = self.containers.lock().unwrap();
-        containers.retain(|container| container.path() != *namespace);
-    }
-
-    fn host_namespace(&self, node: usize) -> Option<NetNamespace> {
-        let site = self.site.try_lock().unwrap();
-        Some(site.hosts[node].path())
-    }
-
-    async fn traces(&self, node: usize) -> Option<Vec<String>> {
-        Some(self.site.lock().await.hosts[node].traces().await)
-    }
-}
-
-fn path_of(namespace: &NetNamespace) -> &PathBuf {
-    match namespace {
-        NetNamespace::Path(path) => path,
-        other => unreachable!("{other:?} is none of the rig's"),
-    }
+async fn rig() -> Rig<Host> {
+    let site = Site::new(NODES).await.unwrap();
+    Rig::new(site.switch, site.hosts)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_is_kept() {
-    if site::namespace().is_none() {
+    if namespace().is_none() {
         return;
     }
-    let report = conformance::overlay(Rig::new).await;
+    let report = conformance::overlay(rig).await;
     report.assert_kept();
     let skipped: Vec<&str> = report.skipped().map(|check| check.name()).collect();
     assert_eq!(skipped, ["without_attach_it_answers_unsupported"]);

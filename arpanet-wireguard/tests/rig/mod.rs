@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use arpanet_core::{Error, ErrorKind};
-use arpanet_netlink::{MacAddr, Namespace, Netlink, VethEnd};
+use arpanet_netlink::{MacAddr, Netlink, VethEnd};
+pub(crate) use arpanet_router::testing::namespace;
 use arpanet_wireguard::tunnel::{
     PeerConfig, PeerStatus, PrivateKey, PublicKey, Tunnel, UserTunnel, UserTunnelConfig,
 };
@@ -15,20 +16,6 @@ use ipnet::Ipv4Net;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 pub(crate) const PORT: u16 = 51820;
-
-/// A new namespace, or `None` where this process may not make one and the test is to be skipped.
-pub(crate) fn namespace() -> Option<Namespace> {
-    match Namespace::create() {
-        Ok(namespace) => Some(namespace),
-        Err(error) if std::env::var("ARPANET_LIVE").is_ok_and(|live| live.contains("root")) => {
-            panic!("{error}")
-        }
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
-}
 
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();

@@ -129,6 +129,8 @@ pub(crate) enum Command {
     Deregister(commands::deregister::DeregisterArgs),
     /// Run a container on this node
     Run(Box<commands::run::RunArgs>),
+    /// Pull an image, whether or not it is here
+    Pull(commands::pull::PullArgs),
     /// List the containers of this node
     Ps,
     /// Print a container's output

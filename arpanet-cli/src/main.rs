@@ -10,9 +10,11 @@ mod config;
 mod failure;
 mod files;
 mod host;
+mod layers;
 mod output;
 mod password;
 mod paths;
+mod registry_login;
 
 use std::process::ExitCode;
 
@@ -81,6 +83,7 @@ async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Register(args) => commands::register::run(context, args).await,
         Command::Deregister(args) => commands::deregister::run(context, &args).await,
         Command::Run(args) => commands::run::run(context, *args).await,
+        Command::Pull(args) => commands::pull::run(context, args).await,
         Command::Ps => commands::ps::run(context).await,
         Command::Logs(args) => commands::logs::run(context, &args).await,
         Command::Exec(args) => return commands::exec::run(context, args).await,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::runtime::{
-    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Resolver,
-    Runtime, RuntimeCapabilities,
+    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Pull, PullPolicy,
+    PullReporter, PullRequest, Resolver, Runtime, RuntimeCapabilities,
 };
 use arpanet_core::watch::Watch;
 use arpanet_core::{ContainerName, Error, ErrorKind, Result};
@@ -125,6 +125,13 @@ impl Inner {
     async fn create(self: Arc<Self>, given: ContainerSpec) -> Result<Container> {
         let name = spec::check(&given)?;
         let body = spec::body(&given, name)?;
+        if given.pull == PullPolicy::Always {
+            match self.view.named(name).await {
+                Ok(held) => return found(held, &given),
+                Err(error) if error.kind() == ErrorKind::NotFound => self.pull(&given).await?,
+                Err(error) => return Err(error),
+            }
+        }
         let due = Instant::now() + SETTLING;
         loop {
             let refusal = match self.make(name, &body).await {
@@ -146,11 +153,7 @@ impl Inner {
                     Err(_) => return Err(refusal),
                 },
                 ErrorKind::NotFound => {
-                    image::pull(
-                        &self.view.client,
-                        given.image.as_deref().unwrap_or_default(),
-                    )
-                    .await?;
+                    self.pull(&given).await?;
                     if Instant::now() > due + WORK {
                         return Err(refusal);
                     }
@@ -158,6 +161,14 @@ impl Inner {
                 _ => return Err(refusal),
             }
         }
+    }
+
+    /// Has a container's image made present, by nobody's credentials.
+    async fn pull(&self, spec: &ContainerSpec) -> Result<()> {
+        let image = spec.image.as_deref().unwrap_or_default();
+        let request = PullRequest::new(image).policy(spec.pull);
+        let pulled = image::pull(&self.view.client, &request, &PullReporter::default()).await;
+        pulled.map(drop)
     }
 
     async fn make(
@@ -359,11 +370,13 @@ impl Runtime for DockerRuntime {
         RuntimeCapabilities::all().without_attach_before_start()
     }
 
-    async fn pull(&self, image: &str) -> Result<()> {
-        let (inner, image) = (Arc::clone(&self.inner), image.to_owned());
-        image::pull(&inner.view.client, &image)
-            .await
-            .map_err(|error| error.operation("pull"))
+    async fn pull(&self, request: &PullRequest) -> Result<Pull> {
+        spec::check_image(&request.image).map_err(|error| error.operation("pull"))?;
+        let (inner, request) = (Arc::clone(&self.inner), request.clone());
+        Ok(Pull::spawn(async move |reporter| {
+            let pulled = image::pull(&inner.view.client, &request, &reporter).await;
+            pulled.map_err(|error| error.operation("pull"))
+        }))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<Container> {

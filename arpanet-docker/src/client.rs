@@ -1,7 +1,7 @@
 //! Asking the engine.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,10 @@ impl Client {
             negotiated: Mutex::new(None),
             slots: Semaphore::const_new(SIDE_BY_SIDE),
         }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     fn negotiated(&self) -> MutexGuard<'_, Option<Docker>> {

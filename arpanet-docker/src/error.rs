@@ -46,6 +46,11 @@ pub(crate) fn engine(socket: &Path, failure: Failure) -> Error {
     }
 }
 
+/// Nobody could be asked at this socket.
+pub(crate) fn unreachable(socket: &Path, source: io::Error) -> Error {
+    out_of_reach(socket, Some(source.kind())).with_source(source)
+}
+
 /// No answer at all, or half of one.
 fn out_of_reach(socket: &Path, cause: Option<io::ErrorKind>) -> Error {
     let at = socket.display();

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod registry;
+
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arpanet_core::Runtime;
@@ -10,6 +13,8 @@ use arpanet_core::conformance::{self, RuntimeRig};
 use arpanet_docker::{DockerConfig, DockerRuntime};
 use arpanet_lab::{Engine, IMAGE};
 use async_trait::async_trait;
+
+use self::registry::Registry;
 
 /// Skips where there is no engine, and fails instead where one is promised.
 macro_rules! require_docker {
@@ -27,17 +32,21 @@ macro_rules! require_docker {
 }
 
 struct Rig {
+    registry: Arc<Registry>,
+    number: usize,
     config: DockerConfig,
     runtime: Mutex<Option<Arc<DockerRuntime>>>,
 }
 
 impl Rig {
-    fn new(socket: PathBuf, folder: &Path) -> Self {
+    fn new(socket: PathBuf, folder: &Path, registry: &Arc<Registry>, number: usize) -> Self {
         let config = DockerConfig::default()
             .socket(socket)
             .labels(folder.join("labels.json"));
         let runtime = DockerRuntime::open(config.clone()).unwrap();
         Self {
+            registry: Arc::clone(registry),
+            number,
             config,
             runtime: Mutex::new(Some(Arc::new(runtime))),
         }
@@ -55,6 +64,17 @@ impl RuntimeRig for Rig {
         Some(IMAGE.to_owned())
     }
 
+    fn remote_image(&self) -> Option<String> {
+        Some(
+            self.registry
+                .image(&format!("conformance-{}:1", self.number)),
+        )
+    }
+
+    fn unknown_image(&self) -> Option<String> {
+        Some(self.registry.image("nonexistent:1"))
+    }
+
     fn can_crash(&self) -> bool {
         true
     }
@@ -70,7 +90,13 @@ async fn the_contract_is_kept() {
     require_docker!();
     let engine = Engine::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let report = conformance::runtime(|| async { Rig::new(engine.socket(), folder.path()) }).await;
+    let registry = Arc::new(Registry::serve(&engine.namespace().unwrap()).await);
+    let rigs = AtomicUsize::new(0);
+    let report = conformance::runtime(|| async {
+        let number = rigs.fetch_add(1, Ordering::Relaxed);
+        Rig::new(engine.socket(), folder.path(), &registry, number)
+    })
+    .await;
     report.assert_kept();
     let skipped: Vec<&str> = report.skipped().map(|check| check.name()).collect();
     assert_eq!(skipped, [""; 0]);

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::by_hand::{self, ByHand};
 use super::dns::Dns;
+use super::images;
 use super::kv;
 use super::network_driver::DockerNetworks;
 use super::status::{self, Node, Service, Status};
@@ -107,6 +108,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/containers/{name}/stop", post(stop_container))
         .route("/v1/containers/{name}/logs", get(streams::logs))
         .route("/v1/containers/{name}/exec", post(streams::exec))
+        .nest("/v1/images", images::routes(context.cluster.clone()))
         .nest("/v1/kv", kv::routes(context.cluster.clone()))
         .route("/v1/end", post(end))
         .route("/metrics", get(metrics))

@@ -179,7 +179,7 @@ async fn watch(
     Ok(Body::from_stream(Box::pin(lines)).into_response())
 }
 
-fn line(what: &impl Serialize) -> Result<Bytes, Infallible> {
+pub(super) fn line(what: &impl Serialize) -> Result<Bytes, Infallible> {
     // Of plain data, so that nothing can fail.
     let mut line = serde_json::to_vec(what).unwrap_or_default();
     line.push(b'\n');

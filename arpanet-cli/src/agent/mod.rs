@@ -8,6 +8,7 @@ mod dns;
 mod docker_plane;
 mod forward;
 pub(crate) mod frames;
+pub(crate) mod images;
 mod kept;
 pub(crate) mod kv;
 pub(crate) mod launch;

@@ -8,13 +8,9 @@ use std::process::ExitCode;
 use arpanet_core::kv::Key;
 use arpanet_core::{Error, ErrorKind, Result};
 use clap::{Args, Subcommand};
-use futures_util::TryStreamExt;
-use reqwest::{Method, Response};
-use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
-use tokio_util::io::StreamReader;
+use reqwest::Method;
 
-use super::Context;
+use super::{Context, lines};
 use crate::agent::kv::{KeyQuery, KvChange, KvEntry, PrefixQuery, REVISION};
 use crate::client::Agent;
 use crate::output::say_result;
@@ -144,8 +140,8 @@ async fn put(
 async fn watch(context: &Context, agent: &Agent, prefix: String) -> Result<()> {
     let request = agent.request(Method::GET, "/v1/kv/watch");
     let response = agent.send(request.query(&PrefixQuery { prefix })).await?;
-    let mut lines = lines(response);
-    while let Some(change) = next::<KvChange>(&mut lines).await? {
+    let mut lines = lines::of(response);
+    while let Some(change) = lines.next::<KvChange>().await? {
         if context.printer.is_json() {
             let line = serde_json::to_string(&change).map_err(|source| {
                 Error::new(ErrorKind::Internal, "the change can't be written").with_source(source)
@@ -171,28 +167,6 @@ fn told(entry: &KvEntry) -> Result<()> {
     let value = entry.value.as_ref().or(entry.hex.as_ref());
     let value = value.map(String::as_str).unwrap_or_default();
     say_result(&format!("{} {value}", entry.key))
-}
-
-/// The lines of an answer that goes on.
-fn lines(response: Response) -> impl AsyncBufRead + Unpin {
-    let body = response.bytes_stream().map_err(std::io::Error::other);
-    BufReader::new(StreamReader::new(body))
-}
-
-/// The next line; `None` at the end.
-async fn next<T: DeserializeOwned>(lines: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<T>> {
-    let mut line = String::new();
-    let read = lines.read_line(&mut line).await.map_err(|source| {
-        Error::new(ErrorKind::Unavailable, "the agent broke off").with_source(source)
-    })?;
-    if read == 0 {
-        return Ok(None);
-    }
-    serde_json::from_str(&line).map(Some).map_err(|source| {
-        Error::new(ErrorKind::Incompatible, "the agent's answer can't be read")
-            .with_hint("are the agent and this command of one version?")
-            .with_source(source)
-    })
 }
 
 #[cfg(test)]
@@ -345,17 +319,17 @@ mod tests {
         let prefix = "paas/".to_owned();
         let request = agent.request(Method::GET, "/v1/kv/watch");
         let request = request.query(&PrefixQuery { prefix });
-        let mut told = lines(agent.send(request).await.unwrap());
-        let first: KvChange = next(&mut told).await.unwrap().unwrap();
+        let mut told = lines::of(agent.send(request).await.unwrap());
+        let first: KvChange = told.next().await.unwrap().unwrap();
         let (_, revision) = scene.value().await.unwrap();
         let there = vec![KvEntry::new(key(), b"one", revision)];
         assert_eq!(first, KvChange::Snapshot(there));
         let store = &scene.store;
         store.put(&key(), vec![255].into()).await.unwrap();
-        let change: KvChange = next(&mut told).await.unwrap().unwrap();
+        let change: KvChange = told.next().await.unwrap().unwrap();
         assert!(matches!(&change, KvChange::Put(entry) if entry.hex.as_deref() == Some("ff")));
         store.delete(&key()).await.unwrap();
-        let change: KvChange = next(&mut told).await.unwrap().unwrap();
+        let change: KvChange = told.next().await.unwrap().unwrap();
         assert_eq!(change, KvChange::Deleted("paas/web".into()));
     }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use arpanet_core::runtime::{
-    Check, Container, ContainerSpec, NetRequest, Probe, RestartPolicy, ServiceRequest,
+    Check, Container, ContainerSpec, NetRequest, Probe, PullPolicy, PullRequest, RestartPolicy,
+    ServiceRequest,
 };
 use arpanet_core::{ContainerName, Error, ErrorKind, Result, ServiceName, Tag};
 use clap::Args;
 
-use super::Context;
+use super::{Context, pull};
 use crate::output::Progress;
 
 #[derive(Debug, Args)]
@@ -52,6 +53,9 @@ pub(crate) struct RunArgs {
     /// The image, where containers are docker's
     #[arg(long)]
     image: Option<String>,
+    /// When its registry is asked for the image: always, missing or never
+    #[arg(long, value_name = "WHEN", default_value_t, requires = "image")]
+    pull: PullPolicy,
     /// The command and its arguments; an image has one of its own
     #[arg(last = true, required_unless_present = "image")]
     command: Vec<String>,
@@ -120,12 +124,18 @@ impl RunArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<()> {
+    let policy = args.pull;
     let spec = args.spec()?;
+    let agent = context.agent()?;
+    if let Some(image) = &spec.image {
+        match pull::pull(&agent, PullRequest::new(image).policy(policy)).await {
+            // One that has no images says so of the container.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
+            other => drop(other?),
+        }
+    }
     let progress = Progress::begin("starting the container");
-    let container = context
-        .agent()?
-        .post::<Container>("/v1/containers", &spec)
-        .await;
+    let container = agent.post::<Container>("/v1/containers", &spec).await;
     progress.end();
     context
         .printer

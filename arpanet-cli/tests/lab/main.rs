@@ -40,6 +40,9 @@ mod engine_restart;
 mod isolation;
 mod network_driver;
 mod plain;
+mod pull;
+#[path = "../../../arpanet-docker/tests/registry/mod.rs"]
+mod registry;
 mod setup_docker;
 mod site;
 mod stream;

@@ -8,7 +8,7 @@ use super::record;
 use crate::addr::PluginBlock;
 use crate::discovery::{Health, Instance};
 use crate::overlay::{AttachAddr, NetNamespace};
-use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
+use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest, PullPolicy};
 use crate::{AppAddr, Claim, ContainerName, InstanceId, NodeAddr};
 
 /// The label by which a container's claims keep their age.
@@ -134,7 +134,7 @@ pub(super) fn wanted<'a>(
 }
 
 /// Whether a container that was made from `made` is what `asked` asks for: addresses that were picked, given or taken by
-/// hand, labels and DNS that the cluster put in make no difference.
+/// hand, labels and DNS that the cluster put in, and how its image came make no difference.
 pub(super) fn satisfies(made: &ContainerSpec, asked: &ContainerSpec) -> bool {
     let nets = made.nets.len() == asked.nets.len()
         && made
@@ -150,6 +150,7 @@ pub(super) fn satisfies(made: &ContainerSpec, asked: &ContainerSpec) -> bool {
         spec.nets.clear();
         spec.dns.clear();
         spec.dns_search.clear();
+        spec.pull = PullPolicy::default();
         spec.labels
             .retain(|name, _| name != EPOCH_LABEL && name != GIVEN_LABEL);
         spec
@@ -168,6 +169,7 @@ mod tests {
             .addr("10.1.0.5/16".parse().unwrap())
             .label(EPOCH_LABEL, "7");
         assert!(satisfies(&made, &asked));
+        assert!(satisfies(&made, &asked.clone().pull(PullPolicy::Always)));
         assert!(!satisfies(
             &made,
             &ContainerSpec::command(["httpd"]).net("10.2.0.0/16".parse().unwrap())

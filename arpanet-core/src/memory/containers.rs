@@ -1,6 +1,6 @@
 //! Simulated containers: what their commands do, without a process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
@@ -126,6 +126,8 @@ pub(super) struct Engine {
     pub(super) containers: BTreeMap<ContainerName, Simulated>,
     hub: Option<WatchHub<ContainerName, Container>>,
     made: u64,
+    /// On disk.
+    pub(super) images: BTreeSet<String>,
     /// It answers nobody; its containers live on.
     pub(super) away: bool,
 }
@@ -136,6 +138,11 @@ impl Engine {
             let message = format!("there is no container {name}");
             Error::new(ErrorKind::NotFound, message)
         })
+    }
+
+    /// Whether there is a container under that name, whatever it is.
+    pub(super) fn holds(&self, name: Option<&ContainerName>) -> bool {
+        name.is_some_and(|name| self.containers.contains_key(name))
     }
 
     pub(super) fn hub(&mut self) -> WatchHub<ContainerName, Container> {

@@ -34,6 +34,7 @@ mod containers;
 mod discovery;
 mod election;
 mod form;
+mod images;
 mod key_value;
 mod network;
 mod observe;

@@ -13,7 +13,7 @@ use super::network::HostIndex;
 use super::state::{Seat, Shared, State};
 use crate::runtime::{
     Container, ContainerSpec, ContainerState, Exec, ExecInput, ExecOutput, ExecSpec, LogOptions,
-    Output, OutputStream, Resolver, Runtime, RuntimeCapabilities,
+    Output, OutputStream, Pull, PullReporter, PullRequest, Resolver, Runtime, RuntimeCapabilities,
 };
 use crate::watch::Watch;
 use crate::{ContainerName, Error, ErrorKind, Result};
@@ -33,6 +33,9 @@ const BACKLOG: usize = 64;
 /// begins with `/nonexistent` can't be started. Every other command, and every image, runs until it is stopped; but
 /// `sh -c LINE` in exec, which is how checks run commands, ends with 0 at once, or as the container
 /// [ails](super::World::set_ailment).
+///
+/// Every host reaches one registry. It has every image but those whose names begin with `nonexistent`, and gives those that
+/// begin with `private/` to the user `reader` with the password `secret` only.
 #[derive(Debug, Clone)]
 pub struct MemoryRuntime {
     seat: Seat,
@@ -54,7 +57,7 @@ impl MemoryRuntime {
         self
     }
 
-    fn act<R>(
+    pub(super) fn act<R>(
         &self,
         operation: &'static str,
         act: impl FnOnce(&mut State, HostIndex) -> Result<R>,
@@ -70,13 +73,6 @@ impl MemoryRuntime {
             .enter(at_engine)
             .map_err(|error| error.operation(operation).backend(BACKEND))
     }
-
-    fn no_images(&self) -> Result<()> {
-        if self.capabilities.images {
-            return Ok(());
-        }
-        Err(Error::unsupported(BACKEND, "pull images"))
-    }
 }
 
 #[async_trait]
@@ -89,17 +85,20 @@ impl Runtime for MemoryRuntime {
         self.capabilities
     }
 
-    async fn pull(&self, image: &str) -> Result<()> {
-        self.no_images()?;
-        let _busy = self.seat.busy();
-        tokio::task::yield_now().await;
-        self.act("pull", |_, _| {
-            if image.starts_with("nonexistent") {
-                let message = format!("there is no image {image}");
-                return Err(Error::new(ErrorKind::NotFound, message));
-            }
-            Ok(())
-        })
+    async fn pull(&self, request: &PullRequest) -> Result<Pull> {
+        if !self.capabilities.images {
+            return Err(Error::unsupported(BACKEND, "pull images"));
+        }
+        if request.image.is_empty() {
+            let message = "an image has a name";
+            return Err(Error::new(ErrorKind::InvalidInput, message).backend(BACKEND));
+        }
+        let (runtime, request, busy) = (self.clone(), request.clone(), self.seat.busy());
+        Ok(Pull::spawn(async move |reporter| {
+            let _busy = busy;
+            let pulled = runtime.fetch(&request, &reporter).await;
+            pulled.map_err(|error| error.operation("pull").backend(BACKEND))
+        }))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<Container> {
@@ -109,6 +108,14 @@ impl Runtime for MemoryRuntime {
             return Err(Error::new(ErrorKind::InvalidInput, message).backend(BACKEND));
         }
         tokio::task::yield_now().await;
+        let held = self.act("create", |state, host| {
+            Ok(state.hosts[host].engine.holds(spec.name.as_ref()))
+        })?;
+        if let Some(image) = spec.image.as_ref().filter(|_| !held) {
+            let request = PullRequest::new(image).policy(spec.pull);
+            let pulled = self.fetch(&request, &PullReporter::default()).await;
+            pulled.map_err(|error| error.operation("create").backend(BACKEND))?;
+        }
         self.act("create", |state, host| {
             let now = state.wall_clock(Instant::now());
             let at = &mut state.hosts[host];

@@ -1,6 +1,7 @@
 //! The runtime layer: containers on this host.
 
 mod check;
+mod pull;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use self::check::{Check, EngineHealth, Probe};
+pub use self::pull::{
+    Pull, PullPhase, PullPolicy, PullProgress, PullReporter, PullRequest, PulledImage,
+    RegistryCredentials,
+};
 pub use self::spec::{ContainerSpec, Environment, NetRequest, RestartPolicy, ServiceRequest};
 
 use crate::overlay::NetNamespace;
@@ -366,21 +371,28 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// What it can do. Constant for one backend in one configuration.
     fn capabilities(&self) -> RuntimeCapabilities;
 
-    /// Makes the image present. Present already: does nothing.
+    /// Begins to make an image present; how far it is and how it ends is told by the [`Pull`]. An image that is present is
+    /// not pulled again, unless its registry is asked [always](PullPolicy::Always). Dropping the pull gives it up: what has
+    /// come by then may stay, and the same call finishes it.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) and [`Unauthenticated`](crate::ErrorKind::Unauthenticated) as the
-    /// registry says; [`Unsupported`](crate::ErrorKind::Unsupported) without images.
-    async fn pull(&self, image: &str) -> Result<()> {
-        let _ = image;
+    /// At once: [`Unsupported`](crate::ErrorKind::Unsupported) without images;
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what can't be an image's name. At the end:
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an image that its registry does not have, or that is not here and
+    /// [never](PullPolicy::Never) to be pulled; [`Unauthenticated`](crate::ErrorKind::Unauthenticated) or
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) as the registry says;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when it can't be reached.
+    async fn pull(&self, request: &PullRequest) -> Result<Pull> {
+        let _ = request;
         Err(Error::unsupported(self.name(), "pull images"))
     }
 
     /// Makes a container, with a namespace that it can be attached by where the backend can attach before the start.
-    /// The same name and spec again: answers with the one that is there.
+    /// The same name and spec again: answers with the one that is there. Otherwise its image is made present first, as
+    /// [the spec](ContainerSpec::pull) says, by nobody's credentials.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) when the name is taken by another spec;
+    /// Those of [`pull`](Runtime::pull); [`Conflict`](crate::ErrorKind::Conflict) when the name is taken by another spec;
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a spec without a name, or that this backend can't run.
     async fn create(&self, spec: &ContainerSpec) -> Result<Container>;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Check;
+use super::{Check, PullPolicy};
 use crate::addr::PluginBlock;
 use crate::{AppAddr, AppNet, ContainerName, Error, Result, ServiceName, Tag};
 
@@ -131,6 +131,10 @@ pub struct ContainerSpec {
     pub name: Option<ContainerName>,
     /// The image; `None` runs a command of the host (in runtimes without images).
     pub image: Option<String>,
+    /// When its image is asked of the registry: each time the container is made. Where the registry wants credentials, or
+    /// somebody wants to see progress, [pull](super::Runtime::pull) it before, and leave this as it is.
+    #[serde(skip_serializing_if = "PullPolicy::is_default")]
+    pub pull: PullPolicy,
     /// The command and its arguments; empty runs the image's own.
     pub command: Vec<String>,
     /// Added to the runtime's own environment.
@@ -181,6 +185,13 @@ impl ContainerSpec {
             command: command.into_iter().map(Into::into).collect(),
             ..Self::default()
         }
+    }
+
+    /// With its image pulled by this policy.
+    #[must_use]
+    pub const fn pull(mut self, policy: PullPolicy) -> Self {
+        self.pull = policy;
+        self
     }
 
     /// With this name.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arpanet_core::overlay::NetNamespace;
 use arpanet_core::runtime::{
-    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Resolver,
-    RuntimeCapabilities,
+    Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Pull, PullPhase,
+    PullPolicy, PullProgress, PullRequest, PulledImage, Resolver, RuntimeCapabilities,
 };
 use arpanet_core::watch::{Watch, WatchHub};
 use arpanet_core::{ContainerName, Error, ErrorKind, Result, Runtime};
@@ -31,6 +31,11 @@ pub(crate) enum Breach {
     ForgetsTheEnvironment,
     ForgetsLabels,
     TellsNobodyWhomToAsk,
+    PullsWhatIsPresent,
+    PullsAgainstTheWill,
+    TellsNoProgress,
+    FindsEveryImage,
+    CreatesAgainstTheWill,
 }
 
 impl Breach {
@@ -61,6 +66,26 @@ impl Breach {
         (
             Self::TellsNobodyWhomToAsk,
             "a_running_container_asks_whom_it_is_told",
+        ),
+        (
+            Self::PullsWhatIsPresent,
+            "an_image_that_is_present_is_not_pulled_again",
+        ),
+        (
+            Self::PullsAgainstTheWill,
+            "what_is_never_to_be_pulled_is_not",
+        ),
+        (
+            Self::TellsNoProgress,
+            "a_pull_tells_its_progress_and_its_end",
+        ),
+        (
+            Self::FindsEveryImage,
+            "an_image_that_is_nowhere_is_not_found",
+        ),
+        (
+            Self::CreatesAgainstTheWill,
+            "a_container_is_made_by_the_policy_of_its_spec",
         ),
     ];
 }
@@ -98,14 +123,37 @@ impl Runtime for Broken {
         self.inner.capabilities()
     }
 
-    async fn pull(&self, image: &str) -> Result<()> {
-        self.inner.pull(image).await
+    async fn pull(&self, request: &PullRequest) -> Result<Pull> {
+        let mut request = request.clone();
+        match (self.breach, request.policy) {
+            (Breach::PullsWhatIsPresent, PullPolicy::Missing)
+            | (Breach::PullsAgainstTheWill, PullPolicy::Never) => {
+                request = request.policy(PullPolicy::Always);
+            }
+            (Breach::TellsNoProgress, _) => {
+                let inner = self.inner.pull(&request).await?;
+                return Ok(Pull::spawn(async move |_| inner.done().await));
+            }
+            (Breach::FindsEveryImage, _) => {
+                let inner = self.inner.pull(&request).await?;
+                return Ok(Pull::spawn(async move |reporter| {
+                    reporter.tell(PullProgress::new("all", PullPhase::Done));
+                    let found = PulledImage::new(&request.image, "any", false);
+                    Ok(inner.done().await.unwrap_or(found))
+                }));
+            }
+            _ => {}
+        }
+        self.inner.pull(&request).await
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<Container> {
         let mut spec = spec.clone();
         if self.is(Breach::ForgetsTheEnvironment) {
             spec.env.0.clear();
+        }
+        if self.is(Breach::CreatesAgainstTheWill) {
+            spec.pull = PullPolicy::Missing;
         }
         if let Some(name) = &spec.name {
             match self.breach {

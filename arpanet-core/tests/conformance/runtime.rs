@@ -31,6 +31,14 @@ impl RuntimeRig for Rig {
         self.capabilities.images.then(|| "busybox".to_owned())
     }
 
+    fn remote_image(&self) -> Option<String> {
+        self.capabilities.images.then(|| "nginx:1".to_owned())
+    }
+
+    fn unknown_image(&self) -> Option<String> {
+        self.capabilities.images.then(|| "nonexistent:1".to_owned())
+    }
+
     fn command(&self, program: Program<'_>) -> Vec<String> {
         match program {
             Program::Wait => vec!["wait".to_owned()],

@@ -10,9 +10,9 @@ use nix::unistd::Pid;
 use reqwest::Method;
 use tokio::process::{Child, Command};
 
-use super::{lines, next};
 use crate::agent::kv::{KeyQuery, LockNews};
 use crate::client::Agent;
+use crate::commands::lines;
 
 /// Between SIGTERM and SIGKILL, for a command whose lock is lost. A session lasts longer than it takes to find that out.
 const GRACE: Duration = Duration::from_secs(2);
@@ -24,8 +24,8 @@ pub(super) async fn run(agent: &Agent, key: &Key, command: Vec<String>) -> Resul
         expect: None,
     };
     let request = agent.request(Method::POST, "/v1/kv/lock").query(&query);
-    let mut news = lines(agent.send(request).await?);
-    let fencing = match next(&mut news).await? {
+    let mut news = lines::of(agent.send(request).await?);
+    let fencing = match news.next().await? {
         Some(LockNews::Held(fencing)) => fencing,
         Some(LockNews::Lost(failure)) => return Err(failure.into()),
         None => return Err(ended()),
@@ -43,7 +43,7 @@ pub(super) async fn run(agent: &Agent, key: &Key, command: Vec<String>) -> Resul
         })?;
     let lost = async {
         loop {
-            match next(&mut news).await {
+            match news.next().await {
                 Ok(Some(LockNews::Lost(failure))) => return Error::from(failure),
                 Ok(Some(LockNews::Held(_))) => {}
                 Ok(None) => return ended(),

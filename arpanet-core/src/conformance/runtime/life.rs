@@ -9,7 +9,7 @@ use crate::ErrorKind;
 use crate::conformance::check::{
     Check, INTERRUPTIONS, Verdict, check, ensure, interrupted, refused, until,
 };
-use crate::runtime::{ContainerSpec, ContainerState};
+use crate::runtime::{ContainerSpec, ContainerState, PullRequest};
 
 pub(super) fn checks() -> Vec<Check<Rig>> {
     vec![
@@ -78,14 +78,6 @@ pub(super) fn checks() -> Vec<Check<Rig>> {
         check!(
             what_it_can_not_do_answers_unsupported,
             "What it can't do answers Unsupported, at once."
-        ),
-        check!(
-            an_image_that_is_present_is_not_pulled_again,
-            "Makes the image present. Present already: does nothing.",
-            |rig| {
-                let able = rig.runtime().capabilities().images && rig.image().is_some();
-                (!able).then_some("the backend or the rig has no images")
-            }
         ),
         check!(
             the_bridge_is_told,
@@ -376,7 +368,8 @@ async fn what_it_can_not_do_answers_unsupported(rig: &Rig) -> Verdict {
     let unsupported = [ErrorKind::Unsupported];
     let runtime = rig.runtime();
     if !runtime.capabilities().images {
-        refused("pull", runtime.pull("nginx:1").await, &unsupported)?;
+        let request = PullRequest::new("nginx:1");
+        refused("pull", runtime.pull(&request).await, &unsupported)?;
     }
     if !runtime.capabilities().relabel {
         let answer = runtime.set_label(&name(0)?, "team", None).await;
@@ -391,15 +384,6 @@ async fn what_it_can_not_do_answers_unsupported(rig: &Rig) -> Verdict {
         let command = crate::runtime::ExecSpec::new(rig.command(Program::Exit(0)));
         let answer = runtime.exec(&container.name, &command).await;
         refused("exec", answer, &unsupported)?;
-    }
-    Ok(())
-}
-
-async fn an_image_that_is_present_is_not_pulled_again(rig: &Rig) -> Verdict {
-    for _ in 0..2 {
-        if let Some(image) = rig.image() {
-            rig.runtime().pull(&image).await?;
-        }
     }
     Ok(())
 }

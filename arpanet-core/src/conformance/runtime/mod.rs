@@ -1,6 +1,7 @@
 //! The suite for [`Runtime`].
 
 mod execs;
+mod images;
 mod labels;
 mod life;
 mod logs;
@@ -50,6 +51,17 @@ pub trait RuntimeRig: Send + Sync + 'static {
 
     /// An image that is present and has a POSIX shell, for backends with images.
     fn image(&self) -> Option<String> {
+        None
+    }
+
+    /// An image that a registry has and this host has not, at least while a check runs that asks for it first; for backends
+    /// with images and a registry to try them with. It needs no credentials.
+    fn remote_image(&self) -> Option<String> {
+        None
+    }
+
+    /// An image that this registry does not have, nor anybody else.
+    fn unknown_image(&self) -> Option<String> {
         None
     }
 
@@ -124,6 +136,7 @@ fn suite() -> Vec<Check<Rig>> {
         logs::checks(),
         execs::checks(),
         resolvers::checks(),
+        images::checks(),
     ];
     parts.into_iter().flatten().collect()
 }
@@ -169,6 +182,7 @@ mod tests {
         crate::conformance::check::assert_quoted(
             concat!(
                 include_str!("../../runtime/mod.rs"),
+                include_str!("../../runtime/pull.rs"),
                 include_str!("../../runtime/spec.rs")
             ),
             &suite(),

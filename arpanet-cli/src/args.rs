@@ -123,6 +123,8 @@ pub(crate) enum Command {
     Networks(commands::networks::NetworksArgs),
     /// Print the addresses that a name stands for, one a line
     Resolve(commands::resolve::ResolveArgs),
+    /// Tell step by step why one reaches another, or where the way stops
+    Why(commands::why::WhyArgs),
     /// Put an instance of a service into the catalogue
     Register(commands::register::RegisterArgs),
     /// Take an instance out of the catalogue

@@ -80,6 +80,7 @@ async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Services => commands::services::run(context).await,
         Command::Networks(args) => commands::networks::run(context, args).await,
         Command::Resolve(args) => commands::resolve::run(context, &args).await,
+        Command::Why(args) => commands::why::run(context, args).await,
         Command::Register(args) => commands::register::run(context, args).await,
         Command::Deregister(args) => commands::deregister::run(context, &args).await,
         Command::Run(args) => commands::run::run(context, *args).await,

@@ -22,6 +22,7 @@ pub mod roster;
 pub mod runtime;
 pub mod transport;
 pub mod watch;
+pub mod why;
 
 #[doc(inline)]
 pub use self::addr::{AppAddr, AppNet, NodeAddr, Plane};

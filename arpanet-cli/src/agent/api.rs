@@ -23,7 +23,7 @@ use super::images;
 use super::kv;
 use super::network_driver::DockerNetworks;
 use super::status::{self, Node, Service, Status};
-use super::streams;
+use super::{streams, why};
 use crate::failure::Failure;
 
 /// How the agent is to end.
@@ -90,6 +90,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/services", get(read_services))
         .route("/v1/summary", get(read_summary))
         .route("/v1/resolve", get(resolve))
+        .route("/v1/why", get(why::why))
         .route("/v1/instances", post(by_hand::register))
         .route("/v1/instances/{id}", delete(by_hand::deregister))
         .route("/v1/networks", get(read_networks).post(create_network))

@@ -23,6 +23,7 @@ pub(crate) mod status;
 pub(crate) mod streams;
 mod traces;
 pub(crate) mod unit;
+pub(crate) mod why;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

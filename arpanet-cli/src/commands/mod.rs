@@ -36,6 +36,7 @@ pub(crate) mod setup;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod why;
 
 use arpanet_core::{Error, ErrorKind, Result};
 

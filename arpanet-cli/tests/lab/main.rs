@@ -47,3 +47,4 @@ mod setup_docker;
 mod site;
 mod stream;
 mod survival;
+mod why;

@@ -28,6 +28,7 @@ mod status;
 mod undo;
 mod view;
 mod watching;
+mod why;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -236,6 +236,20 @@ impl Records {
             .min_by(|a, b| a.seniority(b))
     }
 
+    /// Who holds each address; that of a node out of reach, where nobody else took it meanwhile.
+    pub(super) fn settled(&self) -> BTreeMap<Ipv4Addr, Claim> {
+        let oldest = |rivals: &[(Claim, bool)]| {
+            let senior = |(a, a_rests): &(Claim, bool), (b, b_rests): &(Claim, bool)| {
+                a_rests.cmp(b_rests).then_with(|| a.seniority(b))
+            };
+            rivals.iter().min_by(|a, b| senior(a, b)).cloned()
+        };
+        let claims = self.claims.iter();
+        claims
+            .filter_map(|(ip, rivals)| Some((*ip, oldest(rivals)?.0)))
+            .collect()
+    }
+
     /// The claim that this one loses its address to.
     pub(super) fn older_than(&self, claim: &Claim) -> Option<&Claim> {
         self.holder(claim.addr.ip())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use arpanet_core::{NodeAddr, NodeName};
 use clap::{Args, Parser, Subcommand};
 
-use crate::agent::state::{DiscoveryKind, DnsKind, RuntimeKind};
+use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, StackKind};
 use crate::commands;
 
 /// One cluster of separate docker hosts: an encrypted overlay network with addresses that you can predict, and a service
@@ -57,6 +57,20 @@ pub(crate) struct NodeOptions {
     /// What its containers are [default: docker where an engine's socket is there, or else process]
     #[arg(long, value_enum, env = "ARPANET2_RUNTIME")]
     pub(crate) runtime: Option<RuntimeKind>,
+    /// All of overlay, discovery and runtime at once, each unless it is chosen by itself [default: embedded]
+    #[arg(long, value_enum, env = "ARPANET2_STACK")]
+    pub(crate) stack: Option<StackKind>,
+    /// What carries packets between nodes; the same on all nodes of a cluster [default: wireguard]
+    #[arg(long, value_enum, env = "ARPANET2_OVERLAY")]
+    pub(crate) overlay: Option<OverlayKind>,
+    /// The password of a weave network that was there before the cluster; its router on this host is used where one runs
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "ARPANET2_WEAVE_PASSWORD",
+        hide_env_values = true
+    )]
+    pub(crate) weave_password: Option<String>,
     /// Where services are kept; the same on all nodes of a cluster [default: gossip]
     #[arg(long, value_enum, env = "ARPANET2_DISCOVERY")]
     pub(crate) discovery: Option<DiscoveryKind>,

@@ -6,14 +6,14 @@ use arpanet_core::{AppNet, Error, ErrorKind, Result};
 use arpanet_docker::DockerConfig;
 use serde::Deserialize;
 
-use crate::agent::state::{DiscoveryKind, DnsKind, RuntimeKind};
+use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, StackKind};
 use crate::args::Global;
 use crate::paths::Paths;
 
 pub(crate) const DEFAULT_FILE: &str = "/etc/arpanet2/config.toml";
 
 /// The file as `setup` writes it: nothing but comments, each of which can become a setting.
-pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the embedded stack (WireGuard, gossip, DNS; docker or processes), or with consul for services.
+pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host.
 # Flags and environment go over this file. Every setting may be left out.
 
 # What survives a reboot, and what does not.
@@ -44,6 +44,16 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host, for the 
 
 # The engine's socket.
 #docker_socket = "/var/run/docker.sock"
+
+# All of overlay, discovery and runtime at once, each unless it is set by itself: "embedded" (WireGuard, gossip, and docker where
+# an engine is there), or "classic" (weave, consul, docker).
+#stack = "embedded"
+
+# What carries packets between nodes: "wireguard", in the agents themselves, or "weave", which they launch. The same on all nodes.
+#overlay = "wireguard"
+
+# The program weaver, for the overlay weave; the one in PATH unless set.
+#weaver = "/usr/local/bin/weaver"
 
 # Where services are kept: "gossip", in the agents themselves, or "consul", which they run. The same on all nodes.
 #discovery = "gossip"
@@ -81,6 +91,12 @@ pub(crate) struct Config {
     pub(crate) networks: Vec<AppNet>,
     /// What the node's containers are.
     pub(crate) runtime: Option<RuntimeKind>,
+    /// All of overlay, discovery and runtime at once.
+    pub(crate) stack: Option<StackKind>,
+    /// What carries packets between nodes.
+    pub(crate) overlay: Option<OverlayKind>,
+    /// The program weaver; the one in `PATH` unless set.
+    pub(crate) weaver: Option<PathBuf>,
     /// Where services are kept.
     pub(crate) discovery: Option<DiscoveryKind>,
     /// Who answers names of services.

@@ -69,14 +69,32 @@ pub(crate) fn consul(chosen: Option<&Path>) -> Result<PathBuf> {
     match chosen {
         Some(path) if path.is_file() => Ok(path.to_owned()),
         Some(path) => Err(missing(format!("there is no consul at {}", path.display()))),
-        None => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path)
-                .map(|folder| folder.join("consul"))
-                .find(|program| program.is_file())
-                .ok_or_else(|| missing("there is no consul in PATH".to_owned()))
-        }
+        None => in_path("consul").ok_or_else(|| missing("there is no consul in PATH".to_owned())),
     }
+}
+
+/// The program weaver: this one, or that in `PATH`; `None` where there is none.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where this one is not there.
+pub(crate) fn weaver(chosen: Option<&Path>) -> Result<Option<PathBuf>> {
+    match chosen {
+        Some(path) if path.is_file() => Ok(Some(path.to_owned())),
+        Some(path) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no weaver at {}", path.display()),
+        )
+        .with_hint("name weave's program in config.toml: weaver = \"/PATH\"")),
+        None => Ok(in_path("weaver")),
+    }
+}
+
+/// A program by its name.
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
 }
 
 /// Refuses a port that somebody has.

@@ -85,6 +85,16 @@ impl Paths {
         self.run.join("router")
     }
 
+    /// The weave router's database, its log, and what is known of its process.
+    pub(crate) fn weave(&self) -> PathBuf {
+        self.state.join("weave")
+    }
+
+    /// Where the weave router answers the agent.
+    pub(crate) fn weave_socket(&self) -> PathBuf {
+        self.run.join("weave.sock")
+    }
+
     /// Everything of consul that survives a reboot.
     pub(crate) fn consul(&self) -> PathBuf {
         self.state.join("consul")

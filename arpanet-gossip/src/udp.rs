@@ -42,6 +42,25 @@ impl UdpDatagrams {
         Ok(Self { socket })
     }
 
+    /// With this mark on what it sends (SO_MARK), by which the host's routing rules may tell it from others.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) without `CAP_NET_ADMIN`.
+    #[cfg(target_os = "linux")]
+    pub fn marked(self, mark: u32) -> Result<Self> {
+        let marked = socket2::SockRef::from(&self.socket).set_mark(mark);
+        marked.map_err(|source| {
+            Error::new(
+                ErrorKind::PermissionDenied,
+                "datagrams can't be marked here",
+            )
+            .operation("bind")
+            .backend("gossip")
+            .with_source(source)
+        })?;
+        Ok(self)
+    }
+
     /// Where it is bound.
     ///
     /// # Errors

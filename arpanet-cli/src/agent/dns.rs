@@ -9,12 +9,12 @@ use arpanet_core::cluster::{Facility, FacilityContext};
 use arpanet_core::{Error, ErrorKind, Result, Runtime};
 use arpanet_dns::{DnsConfig, DnsServer};
 use arpanet_netlink::Namespace;
-use arpanet_wireguard::WireGuardOverlay;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::bridge_dns::BridgeDns;
+use super::overlay::Routed;
 use super::state::DnsKind;
 
 pub(super) const PORT: u16 = 53;
@@ -23,7 +23,7 @@ pub(super) const PORT: u16 = 53;
 #[derive(Debug)]
 pub(crate) struct Dns {
     config: DnsConfig,
-    overlay: Arc<WireGuardOverlay>,
+    overlay: Arc<dyn Routed>,
     runtime: Arc<dyn Runtime>,
     server: Mutex<Option<Arc<DnsServer>>>,
     bridge: watch::Sender<Option<Ipv4Addr>>,
@@ -33,7 +33,7 @@ pub(crate) struct Dns {
 impl Dns {
     pub(crate) fn new(
         config: DnsConfig,
-        overlay: Arc<WireGuardOverlay>,
+        overlay: Arc<dyn Routed>,
         runtime: Arc<dyn Runtime>,
     ) -> Self {
         Self {

@@ -8,16 +8,17 @@ use arpanet_core::cluster::{Facility, FacilityContext};
 use arpanet_core::discovery::Instance;
 use arpanet_core::{Error, ErrorKind, Plane, Result};
 use arpanet_docker::{ContainerDns, DockerApi, DockerApiConfig, DockerConfig};
-use arpanet_wireguard::WireGuardOverlay;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use super::overlay::Routed;
 
 /// The engine's API at 10.254.A.B.
 #[derive(Debug)]
 pub(crate) struct DockerPlane {
     config: DockerApiConfig,
-    overlay: Arc<WireGuardOverlay>,
+    overlay: Arc<dyn Routed>,
     /// Where DNS serves containers without an address of the overlay.
     bridge: watch::Receiver<Option<Ipv4Addr>>,
     server: Mutex<Option<Serving>>,
@@ -41,7 +42,7 @@ impl DockerPlane {
     pub(crate) fn new(
         engine: &DockerConfig,
         domain: &str,
-        overlay: Arc<WireGuardOverlay>,
+        overlay: Arc<dyn Routed>,
         bridge: watch::Receiver<Option<Ipv4Addr>>,
     ) -> Self {
         let dns = ContainerDns::default()

@@ -17,6 +17,7 @@ mod log;
 mod metrics;
 pub(crate) mod network_driver;
 pub(crate) mod order;
+pub(crate) mod overlay;
 pub(crate) mod stack;
 pub(crate) mod state;
 pub(crate) mod status;

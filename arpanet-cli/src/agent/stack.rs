@@ -9,9 +9,7 @@ use arpanet_dns::DnsConfig;
 use arpanet_docker::DockerRuntime;
 use arpanet_gossip::{GossipConfig, GossipDiscovery};
 use arpanet_join::{JoinAdmission, JoinConfig, Verifier};
-use arpanet_netlink::{Ledger, Namespace};
 use arpanet_process::{ProcessConfig, ProcessRuntime, ShimCommand};
-use arpanet_wireguard::{RouterConfig, WireGuardConfig, WireGuardOverlay};
 
 use super::by_hand::ByHand;
 use super::consul::Consul;
@@ -19,6 +17,7 @@ use super::dns::Dns;
 use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
 use super::order::Me;
+use super::overlay::Parts;
 use super::state::{self, DiscoveryKind, DnsKind, RuntimeKind, StateFiles};
 use crate::commands::Context;
 use crate::host;
@@ -36,7 +35,7 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Puts the stack together: WireGuard, gossip, DNS, docker or processes, and consul where services are to be there.
+    /// Puts the stack together: the overlay, gossip, DNS, docker or processes, and consul where services are to be there.
     /// Nothing is started, but the containers of an earlier agent are found again. `is_new` is for a host that is to become
     /// a member.
     ///
@@ -51,17 +50,11 @@ impl Stack {
         let paths = &context.paths;
         let by_hand = Arc::new(ByHand::open(paths)?);
         let identity = state::identity(paths)?;
-        let router = RouterConfig::new(paths.ledger())
-            .pin(paths.router())
-            .port(me.settings.port)
-            .networks(context.config.networks.clone())
-            .resolvers(host::resolvers())
-            .open_docker_plane(context.config.open_docker_plane);
-        let overlay = Arc::new(WireGuardOverlay::new(WireGuardConfig::new(router))?);
+        let below = Parts::choose(context, me)?;
         let discovery = GossipDiscovery::new(
             GossipConfig::default().advertise(me.advertise),
             identity.secret(),
-            overlay.carrier().side_channel(),
+            below.datagrams,
         )?
         .keep_in(paths.gossip());
         let listen = std::net::SocketAddr::from(([0, 0, 0, 0], me.settings.port));
@@ -83,12 +76,15 @@ impl Stack {
         if me.settings.dns == DnsKind::Consul {
             dns = dns.authority((me.node.discovery(), CONSUL_DNS_PORT).into());
         }
-        let prober = Arc::new(overlay.prober());
         let domain = dns.domain.clone();
         let runtime = runtime(context, me.settings.runtime, is_new).await?;
-        let dns = Arc::new(Dns::new(dns, Arc::clone(&overlay), Arc::clone(&runtime)));
+        let dns = Arc::new(Dns::new(
+            dns,
+            Arc::clone(&below.routed),
+            Arc::clone(&runtime),
+        ));
         let engine = context.config.docker();
-        let plane = DockerPlane::new(&engine, &domain, Arc::clone(&overlay), dns.bridge());
+        let plane = DockerPlane::new(&engine, &domain, below.routed, dns.bridge());
         let networks = match me.settings.runtime {
             RuntimeKind::Process => None,
             RuntimeKind::Docker => {
@@ -113,9 +109,9 @@ impl Stack {
             .name(me.name.clone())
             .version(env!("CARGO_PKG_VERSION"))
             .domain(domain)
-            .overlay(overlay)
+            .overlay(below.overlay)
             .runtime(runtime)
-            .prober(prober)
+            .prober(below.prober)
             .seed(rand::random())
             .store(Arc::new(StateFiles {
                 paths: paths.clone(),
@@ -189,15 +185,4 @@ pub(crate) async fn clean_resolvers(context: &Context) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::Unavailable => Ok(()),
         outcome => outcome,
     }
-}
-
-/// Takes back what any earlier agent changed on this host, by the ledger that it kept.
-pub(crate) async fn clean_host(context: &Context) -> Result<()> {
-    let path = context.paths.ledger();
-    if !path.exists() {
-        return Ok(());
-    }
-    Ledger::open(path, Namespace::current()?.handle()?)?
-        .undo_all()
-        .await
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arpanet_core::admission::{Membership, MembershipStore, Secret};
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_join::{JoinAdmission, NodeIdentity, Verifier};
+use arpanet_weave::RouterPassword;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,56 @@ pub(crate) struct Settings {
     pub(crate) discovery: DiscoveryKind,
     #[serde(default)]
     pub(crate) dns: DnsKind,
+    #[serde(default)]
+    pub(crate) overlay: OverlayKind,
+    /// Of a weave network that was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) weave_password: Option<RouterPassword>,
+}
+
+/// What carries packets between nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OverlayKind {
+    /// WireGuard, in the agent
+    #[default]
+    Wireguard,
+    /// A weave router, which the agent launches
+    Weave,
+}
+
+/// Everything at once: what is not chosen by itself follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StackKind {
+    /// WireGuard and gossip: nothing to install
+    Embedded,
+    /// Weave, consul and docker
+    Classic,
+}
+
+impl StackKind {
+    pub(crate) const fn overlay(self) -> OverlayKind {
+        match self {
+            Self::Embedded => OverlayKind::Wireguard,
+            Self::Classic => OverlayKind::Weave,
+        }
+    }
+
+    pub(crate) const fn discovery(self) -> DiscoveryKind {
+        match self {
+            Self::Embedded => DiscoveryKind::Gossip,
+            Self::Classic => DiscoveryKind::Consul,
+        }
+    }
+
+    /// `None`: what is there.
+    pub(crate) const fn runtime(self) -> Option<RuntimeKind> {
+        match self {
+            Self::Embedded => None,
+            Self::Classic => Some(RuntimeKind::Docker),
+        }
+    }
 }
 
 /// Where services are kept.
@@ -200,6 +251,8 @@ mod tests {
             runtime: RuntimeKind::Docker,
             discovery: DiscoveryKind::Consul,
             dns: DnsKind::Consul,
+            overlay: OverlayKind::Weave,
+            weave_password: Some(RouterPassword::new("Pears")),
         };
         write(&path, &settings).unwrap();
         assert_eq!(read::<Settings>(&path).unwrap(), Some(settings));

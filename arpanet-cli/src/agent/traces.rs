@@ -20,6 +20,8 @@ impl Traces {
             paths.docker_networks(),
             paths.consul(),
             paths.consul_socket(),
+            paths.weave(),
+            paths.weave_socket(),
             paths.containers().join(".lock"),
             paths.containers(),
         ])

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 
 use arpanet_core::addr::UNDERLAY_PORT;
 use arpanet_core::{Error, ErrorKind, NodeAddr, NodeName, Result};
+use arpanet_weave::RouterPassword;
 use clap::Args;
 
 use super::{Context, require_root};
 use crate::agent;
 use crate::agent::launch;
 use crate::agent::order::{Me, Order, Report};
-use crate::agent::state::{DiscoveryKind, DnsKind, RuntimeKind, Settings};
+use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, Settings, StackKind};
 use crate::args::{NodeOptions, PasswordOptions, endpoint};
 use crate::failure::usage;
 use crate::output::say;
@@ -64,9 +65,9 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
         .port
         .or(context.config.port)
         .unwrap_or(UNDERLAY_PORT);
-    let runtime = options
+    let chosen = Choice::of(context, options);
+    let runtime = chosen
         .runtime
-        .or(context.config.runtime)
         .unwrap_or_else(|| match context.config.docker().socket.exists() {
             true => RuntimeKind::Docker,
             false => RuntimeKind::Process,
@@ -82,10 +83,9 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
         (None, Some(name)) => name.parse()?,
         (None, None) => host_name()?.parse()?,
     };
-    let discovery = options
-        .discovery
-        .or(context.config.discovery)
-        .unwrap_or_default();
+    let Choice {
+        overlay, discovery, ..
+    } = chosen;
     let dns = options.dns.or(context.config.dns).unwrap_or_default();
     require_answers(dns, discovery)?;
     Ok(Me {
@@ -97,8 +97,62 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
             runtime,
             discovery,
             dns,
+            overlay,
+            weave_password: weave_password(options, overlay)?,
         },
     })
+}
+
+/// What the node is made of, by flags over environment over file: what is chosen by itself, and else what the stack says.
+#[derive(Debug, PartialEq, Eq)]
+struct Choice {
+    overlay: OverlayKind,
+    discovery: DiscoveryKind,
+    /// `None`: what the host has.
+    runtime: Option<RuntimeKind>,
+}
+
+impl Choice {
+    fn of(context: &Context, options: &NodeOptions) -> Self {
+        let config = &context.config;
+        let (flag, file) = (options.stack, config.stack);
+        let overlay = options.overlay.or(flag.map(StackKind::overlay));
+        let discovery = options.discovery.or(flag.map(StackKind::discovery));
+        let runtime = options.runtime.or(flag.and_then(StackKind::runtime));
+        Self {
+            overlay: overlay
+                .or(config.overlay)
+                .or(file.map(StackKind::overlay))
+                .unwrap_or_default(),
+            discovery: discovery
+                .or(config.discovery)
+                .or(file.map(StackKind::discovery))
+                .unwrap_or_default(),
+            runtime: runtime
+                .or(config.runtime)
+                .or(file.and_then(StackKind::runtime)),
+        }
+    }
+}
+
+/// That of a weave network which was there before.
+fn weave_password(options: &NodeOptions, overlay: OverlayKind) -> Result<Option<RouterPassword>> {
+    let Some(given) = &options.weave_password else {
+        return Ok(None);
+    };
+    if overlay != OverlayKind::Weave {
+        return Err(usage(
+            "a weave network's password is of no use without weave",
+            "say --overlay weave too",
+        ));
+    }
+    if given.is_empty() {
+        return Err(usage(
+            "the weave network's password is empty",
+            "a network without one is not encrypted: arpanet2 does not join it",
+        ));
+    }
+    Ok(Some(RouterPassword::new(given.as_str())))
 }
 
 /// Consul answers names only where it is.

@@ -4,7 +4,7 @@ use arpanet_core::{Error, ErrorKind, Result};
 
 use super::{Context, require_root, setup, stop};
 use crate::agent::api::Ending;
-use crate::agent::{lock, network_driver, stack};
+use crate::agent::{lock, network_driver, overlay, stack};
 use crate::output::say;
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
@@ -17,7 +17,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     network_driver::clean(context).await?;
     arpanet_consul::agent::end(&context.paths.consul()).await?;
     stack::clean_resolvers(context).await?;
-    stack::clean_host(context).await?;
+    overlay::clean(context).await?;
     if setup::restore_docker()? {
         say("docker's settings are as before; restart the engine for it to take them over");
     }

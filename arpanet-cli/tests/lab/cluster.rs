@@ -25,7 +25,8 @@ by_each_discovery!(
     three_hosts_list_each_other_and_find_services_by_name,
     up,
     up_with_consul,
-    3
+    3,
+    up_over_weave
 );
 
 async fn three_hosts_list_each_other_and_find_services_by_name(site: Site) {
@@ -90,7 +91,8 @@ by_each_discovery!(
     a_cut_host_is_out_of_dns_and_back_when_it_heals,
     up,
     up_with_consul,
-    3
+    3,
+    up_over_weave
 );
 
 async fn a_cut_host_is_out_of_dns_and_back_when_it_heals(site: Site) {
@@ -117,7 +119,8 @@ by_each_discovery!(
     a_host_without_power_comes_back_by_itself_and_with_another_address,
     up,
     up_with_consul,
-    3
+    3,
+    up_over_weave
 );
 
 async fn a_host_without_power_comes_back_by_itself_and_with_another_address(site: Site) {
@@ -159,7 +162,13 @@ async fn a_host_without_power_comes_back_by_itself_and_with_another_address(site
     }
 }
 
-by_each_discovery!(reset_gives_every_host_back_as_it_was, up, up_with_consul, 2);
+by_each_discovery!(
+    reset_gives_every_host_back_as_it_was,
+    up,
+    up_with_consul,
+    2,
+    up_over_weave
+);
 
 async fn reset_gives_every_host_back_as_it_was(site: Site) {
     let facts = [

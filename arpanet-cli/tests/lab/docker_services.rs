@@ -47,7 +47,8 @@ by_each_discovery!(
     labels_of_any_client_make_services_that_come_and_go_with_their_containers,
     up_with_docker,
     up_with_docker_and_consul,
-    3
+    3,
+    up_classic
 );
 
 async fn labels_of_any_client_make_services_that_come_and_go_with_their_containers(site: Site) {

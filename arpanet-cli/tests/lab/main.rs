@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-/// One test for each discovery, in a site that the first makes, and the second with consul: same commands, same results.
+/// One test for each discovery, in a site that the first makes, and the second with consul; and one over weave, where another makes
+/// that: same commands, same results.
 macro_rules! by_each_discovery {
-    ($test:ident, $up:ident, $up_with_consul:ident, $hosts:literal) => {
+    ($test:ident, $up:ident, $up_with_consul:ident, $hosts:literal $(, $up_over_weave:ident)?) => {
         mod $test {
             use crate::site::Site;
 
@@ -21,6 +22,15 @@ macro_rules! by_each_discovery {
                     super::$test(site).await;
                 }
             }
+
+            $(
+                #[tokio::test]
+                async fn over_weave() {
+                    if let Some(site) = Site::$up_over_weave($hosts).await {
+                        super::$test(site).await;
+                    }
+                }
+            )?
         }
     };
 }
@@ -37,6 +47,9 @@ mod demo;
 mod docker;
 mod docker_services;
 mod engine_restart;
+/// The weave router of arpanet-weave's tests: this program is started again as it.
+#[path = "../../../arpanet-weave/tests/fake/mod.rs"]
+mod fake;
 mod isolation;
 mod network_driver;
 mod plain;
@@ -47,4 +60,5 @@ mod setup_docker;
 mod site;
 mod stream;
 mod survival;
+mod weave;
 mod why;

@@ -25,7 +25,8 @@ by_each_discovery!(
     a_network_is_on_every_engine_and_its_containers_on_the_overlay,
     up_with_docker,
     up_with_docker_and_consul,
-    3
+    3,
+    up_classic
 );
 
 async fn a_network_is_on_every_engine_and_its_containers_on_the_overlay(site: Site) {

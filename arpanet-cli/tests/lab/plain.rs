@@ -26,7 +26,8 @@ by_each_discovery!(
     a_megabyte_goes_both_ways_by_name_and_a_host_s_instances_go_with_it,
     up_with_docker,
     up_with_docker_and_consul,
-    3
+    3,
+    up_classic
 );
 
 async fn a_megabyte_goes_both_ways_by_name_and_a_host_s_instances_go_with_it(site: Site) {

@@ -1,5 +1,6 @@
 //! A lab of the test's own, and the binary in its hosts as an operator types it.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -9,6 +10,11 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_arpanet2");
+/// Starts the tests' own weave router.
+const WEAVER: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../arpanet-weave/tests/fake/weaver.sh"
+);
 /// Docker's client, as Debian has it.
 const DOCKER: &str = "/usr/bin/docker";
 /// The underlay address of `node1`.
@@ -90,7 +96,7 @@ fn consul() -> Option<PathBuf> {
 pub(crate) struct Site {
     pub(crate) lab: Lab,
     config: LabConfig,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Site {
@@ -128,6 +134,45 @@ impl Site {
         )
     }
 
+    /// Over weave, by the hosts' settings, with the tests' own router. `None`, with a word why, where there is no root.
+    pub(crate) async fn up_over_weave(hosts: u8) -> Option<Self> {
+        root().then_some(())?;
+        let site = Self::make(hosts, false).await;
+        Some(site.over_weave("overlay = \"weave\"", hosts))
+    }
+
+    /// Weave, consul and a docker engine in each host. `None`, with a word why, where one of them can't be had.
+    pub(crate) async fn up_classic(hosts: u8) -> Option<Self> {
+        (root() && docker()).then_some(())?;
+        let consul = consul()?;
+        let settings = format!("stack = \"classic\"\nconsul = \"{}\"", consul.display());
+        Some(Self::make(hosts, true).await.over_weave(&settings, hosts))
+    }
+
+    fn over_weave(self, settings: &str, hosts: u8) -> Self {
+        for host in 1..=hosts {
+            let host = format!("node{host}");
+            let folder = self.weave(&host);
+            std::fs::create_dir(&folder).unwrap();
+            symlink(WEAVER, folder.join("weaver")).unwrap();
+            symlink(std::env::current_exe().unwrap(), folder.join("program")).unwrap();
+            let program = folder.join("weaver");
+            self.set(
+                &host,
+                &format!("{settings}\nweaver = \"{}\"", program.display()),
+            );
+            // The kernel makes them at the first look: they are no trace of anybody.
+            self.run(&host, "iptables -S");
+            self.run(&host, "iptables -t nat -S");
+        }
+        self
+    }
+
+    /// The folder by whose files a host's weave router is told what to do.
+    pub(crate) fn weave(&self, host: &str) -> PathBuf {
+        self.folder.path().join(format!("weave-{host}"))
+    }
+
     fn keeping_services_in(self, consul: &Path, hosts: u8) -> Self {
         let settings = format!(
             "discovery = \"consul\"\nconsul = \"{}\"\n",
@@ -135,13 +180,18 @@ impl Site {
         );
         for host in 1..=hosts {
             let host = format!("node{host}");
-            let script = format!(
-                "mkdir -p /etc/arpanet2 && printf '%s' '{settings}' > /etc/arpanet2/config.toml"
-            );
-            let written = self.command(&host, &["sh", "-c", &script]);
-            assert_eq!(written.code, Some(0), "{written:?}");
+            self.set(&host, &settings);
         }
         self
+    }
+
+    /// Adds lines to a host's settings.
+    pub(crate) fn set(&self, host: &str, settings: &str) {
+        let script = format!(
+            "mkdir -p /etc/arpanet2 && printf '%s\n' '{settings}' >> /etc/arpanet2/config.toml"
+        );
+        let written = self.command(host, &["sh", "-c", &script]);
+        assert_eq!(written.code, Some(0), "{written:?}");
     }
 
     async fn make(hosts: u8, docker: bool) -> Self {
@@ -154,7 +204,7 @@ impl Site {
         Self {
             lab: Lab::up(config.clone(), hosts).await.unwrap(),
             config,
-            _folder: folder,
+            folder,
         }
     }
 

@@ -104,22 +104,118 @@ impl fmt::Debug for Password {
     }
 }
 
+/// What an admitting node checks a password by, as its admission layer writes it: opaque to all others. As good as the
+/// password to whoever has it, so only nodes that admit others hold it. Never shows in `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Credential(Vec<u8>);
+
+impl Credential {
+    /// The most bytes that it has.
+    pub const MAX: usize = 512;
+
+    /// From its bytes.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for none, and for more than [`MAX`](Self::MAX).
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        if (1..=Self::MAX).contains(&bytes.len()) {
+            return Ok(Self(bytes));
+        }
+        Err(crate::Error::new(
+            crate::ErrorKind::InvalidInput,
+            format!("a credential has 1 to {} bytes", Self::MAX),
+        ))
+    }
+
+    /// The bytes themselves: never to be logged or shown.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Credential {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        std::hint::black_box(&self.0);
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(secret)")
+    }
+}
+
 /// The cluster's random key with its id. Gossip, consul's encryption and weave's password are derived from it, never
 /// from the human's password.
+///
+/// Keys turn over; of two, the one with the higher [`rank`](Self::rank) stands, on every node alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClusterKey {
-    /// Which key this is, when keys turn over. Not secret.
+    /// Which key this is. Not secret.
     pub id: u32,
     /// The key.
     pub key: Secret<32>,
+    /// Which departures of the [roster](Roster::departures) its maker knew: whoever left later may still have it.
+    #[serde(default)]
+    pub covers: u64,
+    /// The id of the key that came with the present password; 0 for the one that the cluster was founded with.
+    #[serde(default)]
+    pub password: u32,
 }
 
 impl ClusterKey {
-    /// A key with its id.
+    /// A key with its id, made when nobody had left and with the first password.
     #[must_use]
     pub const fn new(id: u32, key: Secret<32>) -> Self {
-        Self { id, key }
+        Self {
+            id,
+            key,
+            covers: 0,
+            password: 0,
+        }
+    }
+
+    /// Made when these departures were known.
+    #[must_use]
+    pub const fn covering(mut self, departures: u64) -> Self {
+        self.covers = departures;
+        self
+    }
+
+    /// With the password that came with the key of this id.
+    #[must_use]
+    pub const fn with_password(mut self, id: u32) -> Self {
+        self.password = id;
+        self
+    }
+
+    /// What decides between two keys: who has left counts first, so that no key stands that somebody made who had not
+    /// heard of a departure.
+    #[must_use]
+    pub const fn rank(&self) -> (u64, u32) {
+        (self.covers, self.id)
+    }
+}
+
+/// The keys that a cluster stands on: its key, and what passwords are checked by since the last change of the password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Keys {
+    /// The cluster's key.
+    pub key: ClusterKey,
+    /// What a changed password is checked by; none before the first change, and none on nodes that admit nobody.
+    pub credential: Option<Credential>,
+}
+
+impl Keys {
+    /// A key with what passwords are checked by.
+    #[must_use]
+    pub const fn new(key: ClusterKey, credential: Option<Credential>) -> Self {
+        Self { key, credential }
     }
 }
 
@@ -206,6 +302,9 @@ pub struct Membership {
     /// What the node holds; nothing for a new one.
     #[serde(default)]
     pub holdings: Holdings,
+    /// What the password is checked by since it was changed, on nodes that admit others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
 }
 
 impl Membership {
@@ -225,7 +324,21 @@ impl Membership {
             key,
             roster,
             holdings: Holdings::default(),
+            credential: None,
         }
+    }
+
+    /// With a password that was changed since the cluster was founded.
+    #[must_use]
+    pub fn with_credential(mut self, credential: Option<Credential>) -> Self {
+        self.credential = credential;
+        self
+    }
+
+    /// The keys that it comes with.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        Keys::new(self.key.clone(), self.credential.clone())
     }
 }
 
@@ -296,8 +409,22 @@ pub trait Admission: fmt::Debug + Send + Sync + 'static {
         Err(crate::Error::unsupported("this admission", "withdraw"))
     }
 
+    /// What a new password will be checked by, for [`Discovery::turn_over`](crate::Discovery::turn_over). Nothing is
+    /// changed by it; each call makes another one.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where passwords stay.
+    async fn credential(&self, password: &Password) -> Result<Credential> {
+        let _ = password;
+        Err(crate::Error::unsupported(
+            "this admission",
+            "change the password",
+        ))
+    }
+
     /// Admits others from now on, where this node's role does; on a client it answers applicants that it does not.
-    /// A second call replaces the gatekeeper.
+    /// A second call replaces the gatekeeper and the membership: whoever is admitted then gets its key, and passwords are
+    /// checked by its credential.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when the port can't be had, naming who holds it.

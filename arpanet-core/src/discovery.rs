@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::admission::Membership;
+use crate::admission::{Credential, Keys, Membership};
 use crate::roster::{Role, Roster, RosterEntry};
 use crate::watch::Watch;
 use crate::{AppNet, Error, InstanceId, NodeAddr, NodeName, Result, ServiceName, Tag};
@@ -27,16 +27,27 @@ pub struct DiscoveryCapabilities {
     pub records: bool,
     /// Can take in a new node by itself ([`Discovery::admit`]).
     pub admits: bool,
+    /// Can turn the cluster's key over while it runs ([`Discovery::turn_over`]).
+    #[serde(default)]
+    pub turns_keys: bool,
 }
 
 impl DiscoveryCapabilities {
-    /// Everything.
+    /// Everything but turning keys over, which only those can that speak under the cluster's key themselves.
     #[must_use]
     pub const fn all() -> Self {
         Self {
             records: true,
             admits: true,
+            turns_keys: false,
         }
+    }
+
+    /// With keys that turn over.
+    #[must_use]
+    pub const fn with_turning_keys(mut self) -> Self {
+        self.turns_keys = true;
+        self
     }
 
     /// Without records.
@@ -456,6 +467,33 @@ pub trait Discovery: fmt::Debug + Send + Sync + 'static {
     /// [`Conflict`](crate::ErrorKind::Conflict) while the member is alive and another node;
     /// [`NotFound`](crate::ErrorKind::NotFound) for one that was never there.
     async fn forget(&self, node: NodeAddr) -> Result<()>;
+
+    /// Gives the cluster a new key, and with a credential a new password; returns who of the living has not confirmed it in
+    /// time. What members say to each other goes on meanwhile.
+    ///
+    /// Members that are not there get the key when they are back, from any member that admits others. Of keys that were
+    /// made apart from each other, one stands in the end. After a departure (a node was forgotten, has left for good, or
+    /// its address has another holder) the members that are left turn the key over by themselves.
+    ///
+    /// # Errors
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied) on a node that admits nobody;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the key stays; nothing is changed then.
+    async fn turn_over(&self, credential: Option<Credential>) -> Result<Spread> {
+        let _ = credential;
+        Err(Error::unsupported(
+            self.name(),
+            "turn the cluster's key over",
+        ))
+    }
+
+    /// The keys as they stand, now and whenever they are others: what newcomers are given and what a node keeps for its
+    /// return. It ends when discovery stops.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the key stays.
+    async fn watch_keys(&self) -> Result<tokio::sync::watch::Receiver<Keys>> {
+        Err(Error::unsupported(self.name(), "tell the cluster's key"))
+    }
 
     /// Takes this node out in order: its instances and records are gone everywhere. A second call does nothing. Gives up
     /// telling others after `limit`, and that is no error.

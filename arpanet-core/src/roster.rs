@@ -266,6 +266,18 @@ impl Roster {
         entry.forgotten = true;
         Some(entry)
     }
+
+    /// A number that grows with every departure: with a node that is forgotten or leaves for good, and with an address
+    /// that gets another holder. Of two rosters, one that knows more has a higher one.
+    #[must_use]
+    pub fn departures(&self) -> u64 {
+        self.entries()
+            .map(|entry| {
+                let changes = u64::from(entry.generation.saturating_sub(1));
+                2 * changes + u64::from(entry.forgotten)
+            })
+            .sum()
+    }
 }
 
 impl FromIterator<RosterEntry> for Roster {

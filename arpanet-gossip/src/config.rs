@@ -37,6 +37,8 @@ pub struct GossipConfig {
     pub inherit_ms: u32,
     /// How long removals are remembered. Nodes that were away longer compare whole states.
     pub tombstone_ms: u32,
+    /// The cluster's key never turns over: something beside gossip depends on it and can't follow. The same on all nodes.
+    pub keep_key: bool,
 }
 
 impl Default for GossipConfig {
@@ -54,6 +56,7 @@ impl Default for GossipConfig {
             admit_wait_ms: 4_000,
             inherit_ms: 2_000,
             tombstone_ms: 3_600_000,
+            keep_key: false,
         }
     }
 }
@@ -63,6 +66,13 @@ impl GossipConfig {
     #[must_use]
     pub const fn advertise(mut self, endpoint: Option<SocketAddr>) -> Self {
         self.advertise = endpoint;
+        self
+    }
+
+    /// Whether the cluster's key stays what it was founded with.
+    #[must_use]
+    pub const fn keep_key(mut self, keep: bool) -> Self {
+        self.keep_key = keep;
         self
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arpanet_core::admission::{ClusterKey, Membership, Secret};
+use arpanet_core::admission::{Credential, Keys, Membership, Secret};
 use arpanet_core::discovery::{
     Discovery, DiscoveryCapabilities, Health, Instance, Member, Record, RecordKey, Selector,
     ServiceSummary, Spread, summarize,
@@ -16,6 +16,7 @@ use arpanet_core::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::catalogue::{instance_key, record_key, write_instance};
 use crate::config::GossipConfig;
@@ -80,17 +81,6 @@ impl GossipDiscovery {
     pub fn keep_in(mut self, file: impl Into<PathBuf>) -> Self {
         self.file = Some(StateFile::new(file.into()));
         self
-    }
-
-    /// Seals with this key of the cluster from now on; datagrams under the last few keys are still understood.
-    ///
-    /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) while it does not run.
-    pub fn turn_over(&self, key: &ClusterKey) -> Result<()> {
-        let turned = self
-            .current()
-            .and_then(|running| running.driver.call(|engine, _| engine.turn_over(key)));
-        turned.map_err(|error| of("turn the key over", error))
     }
 
     /// What this run has refused so far, by reason.
@@ -160,7 +150,12 @@ impl Discovery for GossipDiscovery {
     }
 
     fn capabilities(&self) -> DiscoveryCapabilities {
-        DiscoveryCapabilities::all()
+        let all = DiscoveryCapabilities::all();
+        if self.config.keep_key {
+            all
+        } else {
+            all.with_turning_keys()
+        }
     }
 
     async fn start(&self, membership: &Membership) -> Result<()> {
@@ -169,10 +164,10 @@ impl Discovery for GossipDiscovery {
         let running = match before {
             // Also one whose start was dropped halfway.
             Some(running) if running.is_of(membership) => {
-                let key = &membership.key;
+                let keys = membership.keys();
                 running
                     .driver
-                    .call(|engine, _| engine.turn_over(key))
+                    .call(|engine, now| engine.take_keys(now, keys))
                     .map_err(|error| of("start", error))?;
                 running
             }
@@ -326,6 +321,19 @@ impl Discovery for GossipDiscovery {
             }
         };
         forgotten.await.map_err(|error| of("forget", error))
+    }
+
+    async fn turn_over(&self, credential: Option<Credential>) -> Result<Spread> {
+        self.settle("turn the key over", |engine, now| {
+            engine.turn_over(now, credential)
+        })
+        .await
+    }
+
+    async fn watch_keys(&self) -> Result<watch::Receiver<Keys>> {
+        self.current()
+            .map(|running| running.keys.clone())
+            .map_err(|error| of("tell the key", error))
     }
 
     async fn leave(&self, limit: Duration) -> Result<()> {

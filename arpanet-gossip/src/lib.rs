@@ -7,6 +7,7 @@ mod discovery;
 mod driver;
 pub mod engine;
 mod fragment;
+mod handover;
 mod keep;
 mod peers;
 mod record;

@@ -74,6 +74,7 @@ pub(crate) struct ProvenRoster {
     proofs: BTreeMap<NodeAddr, SignedEntry>,
     unproven: Vec<SignedEntry>,
     hash: u64,
+    departures: u64,
 }
 
 impl ProvenRoster {
@@ -91,6 +92,7 @@ impl ProvenRoster {
             proofs: BTreeMap::new(),
             unproven: Vec::new(),
             hash: 0,
+            departures: 0,
         };
         for proof in proofs {
             proven.hear(proof);
@@ -124,6 +126,11 @@ impl ProvenRoster {
 
     pub(crate) const fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// [`Roster::departures`].
+    pub(crate) const fn departures(&self) -> u64 {
+        self.departures
     }
 
     /// Hashes of all entries, for comparing.
@@ -240,6 +247,7 @@ impl ProvenRoster {
             .roster
             .entries()
             .fold(0, |sum, entry| sum.wrapping_add(entry_hash(entry)));
+        self.departures = self.roster.departures();
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arpanet_core::admission::{Membership, Secret};
+use arpanet_core::admission::{Keys, Membership, Secret};
 use arpanet_core::roster::{ClusterId, Identity};
 use arpanet_core::{Datagrams, Error, ErrorKind, NodeAddr, Result, RosterEntry};
 use rand::TryRng;
@@ -54,6 +54,7 @@ pub(crate) struct Running {
     pub(crate) driver: Arc<Driver>,
     pub(crate) catalogue: Catalogue,
     phase: watch::Receiver<Phase>,
+    pub(crate) keys: watch::Receiver<Keys>,
     leaving: AtomicBool,
     signals: Arc<Signals>,
     keeper: Mutex<Option<Keeper>>,
@@ -94,10 +95,12 @@ impl Running {
             ..Phase::default()
         });
         let phase = Arc::new(phase);
+        let (told_keys, keys) = watch::channel(membership.keys());
         let sink = sink(
             membership.me.node,
             identity,
             catalogue.clone(),
+            told_keys,
             Arc::clone(&phase),
             Arc::clone(&signals),
         );
@@ -121,6 +124,7 @@ impl Running {
             driver,
             catalogue,
             phase: watched,
+            keys,
             leaving: AtomicBool::new(false),
             signals,
             keeper: Mutex::new(keeper),
@@ -258,6 +262,7 @@ fn sink(
     node: NodeAddr,
     identity: Identity,
     catalogue: Catalogue,
+    keys: watch::Sender<Keys>,
     phase: Arc<watch::Sender<Phase>>,
     signals: Arc<Signals>,
 ) -> Sink {
@@ -283,6 +288,9 @@ fn sink(
                     phase.send_modify(|phase| phase.expelled = None);
                 }
                 signals.changed.notify_one();
+            }
+            Event::Keys(new) => {
+                keys.send_replace(new.clone());
             }
             Event::Member(_) => signals.changed.notify_one(),
             Event::Expelled(entry) => {

@@ -50,7 +50,7 @@ enum Way<'a> {
         seed: Seed,
         replace: bool,
     },
-    Return(Membership),
+    Return(Box<Membership>),
 }
 
 impl Way<'_> {
@@ -118,7 +118,7 @@ impl Cluster {
     /// # Errors
     /// As [`boot`](Self::boot); nothing that was kept is lost.
     pub async fn resume(&self, membership: Membership) -> Result<()> {
-        self.come_up(Way::Return(membership)).await
+        self.come_up(Way::Return(Box::new(membership))).await
     }
 
     /// The membership, while this node is up.
@@ -278,7 +278,7 @@ impl Node {
                     .join(password, &self.info(*role), *seed, *replace)
                     .await
             }
-            Way::Return(membership) => Ok(membership.clone()),
+            Way::Return(membership) => Ok((**membership).clone()),
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     Discovery, DiscoveryCapabilities, Health, Instance, Member, MemberState, Record, RecordKey,
     Selector, ServiceSummary, Spread, summarize,
 };
-use crate::admission::Membership;
+use crate::admission::{Credential, Keys, Membership};
 use crate::roster::{Roster, RosterEntry};
 use crate::watch::{Change, Watch, WatchHub};
 use crate::{Error, ErrorKind, InstanceId, NodeAddr, Result, ServiceName};
@@ -471,6 +471,14 @@ impl Discovery for LayeredDiscovery {
             }
             outcome => outcome,
         }
+    }
+
+    async fn turn_over(&self, credential: Option<Credential>) -> Result<Spread> {
+        self.shared.members.turn_over(credential).await
+    }
+
+    async fn watch_keys(&self) -> Result<tokio::sync::watch::Receiver<Keys>> {
+        self.shared.members.watch_keys().await
     }
 
     async fn leave(&self, limit: Duration) -> Result<()> {

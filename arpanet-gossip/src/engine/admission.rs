@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result, Roster, RosterEntry};
 
+use super::spread::Parcel;
 use super::{Engine, Event, Ticket};
 use crate::config::ms;
 use crate::peers::Sender;
@@ -39,11 +40,11 @@ impl Engine {
             id,
             entry: Box::new(entry),
         };
-        Ok(self.deliver(id, proposal, now))
+        Ok(self.deliver(id, Parcel::Message(proposal), now))
     }
 
-    /// Removes a node for good: its address is free, its records are gone and its datagrams are refused. A second call
-    /// does nothing. A node may forget itself.
+    /// Removes a node for good: its address is free, its records are gone, its datagrams are refused, and the cluster has
+    /// another key. A second call does nothing. A node may forget itself.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) for a node that was never there; [`Conflict`](ErrorKind::Conflict) for another
@@ -69,10 +70,15 @@ impl Engine {
         }
         let entries = self.roster.forget(node, &self.key);
         self.roster_changed(node, now);
-        Ok(self.spread_roster(entries, now))
+        let ticket = self.spread_roster(entries, now);
+        if node != self.me && !self.config.keep_key {
+            // Its machine has the key.
+            self.turn_over(now, None)?;
+        }
+        Ok(ticket)
     }
 
-    fn check_admits(&self, what: &str) -> Result<()> {
+    pub(super) fn check_admits(&self, what: &str) -> Result<()> {
         if self
             .roster()
             .holder(self.me)
@@ -189,7 +195,8 @@ impl Engine {
         self.roster_changed(node, now);
         let entries = vec![signed];
         let id = self.fresh_id();
-        self.deliver_for(ticket, id, Message::Roster { id, entries }, now);
+        let message = Message::Roster { id, entries };
+        self.deliver_for(ticket, id, Parcel::Message(message), now);
     }
 
     fn spread_roster(&mut self, entries: Vec<SignedEntry>, now: Duration) -> Ticket {
@@ -197,7 +204,8 @@ impl Engine {
         for part in entries.chunks(4) {
             let id = self.fresh_id();
             let entries = part.to_vec();
-            let spread = self.deliver(id, Message::Roster { id, entries }, now);
+            let message = Message::Roster { id, entries };
+            let spread = self.deliver(id, Parcel::Message(message), now);
             ticket.get_or_insert(spread);
         }
         match ticket {

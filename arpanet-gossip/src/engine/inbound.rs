@@ -1,14 +1,16 @@
 //! From a datagram to what it says: opened, its sender known, believed, and handed on.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use arpanet_core::NodeAddr;
 
 use super::{Engine, Event};
+use crate::handover::Letter;
 use crate::peers::{Arrival, Sender, Verdict};
 use crate::roster::Heard;
-use crate::seal::Unopened;
+use crate::seal::{FormerKey, Opened, Unopened};
 use crate::wire::{self, Message, Packet, decode};
 
 /// How often another cluster is told of, for one address.
@@ -33,14 +35,20 @@ impl Engine {
         if self.gone {
             return;
         }
-        let plain = match self.sealer.open(datagram) {
-            Ok(plain) => plain,
+        if Letter::is_one(datagram, self.sealer.tag()) {
+            return self.hear_letter(datagram, from, now);
+        }
+        let Opened { plain, under } = match self.sealer.open(datagram, now) {
+            Ok(opened) => opened,
             Err(Unopened::NotOurs) => return self.refusals.not_ours += 1,
-            Err(Unopened::UnknownKey) => return self.refusals.unknown_key += 1,
+            Err(Unopened::UnknownKey) => {
+                self.refusals.unknown_key += 1;
+                return self.ask_for_key(from, now);
+            }
             Err(Unopened::Forged) => return self.refusals.forged += 1,
             Err(Unopened::Foreign(tag)) => {
                 self.refusals.foreign += 1;
-                if self.is_due(from, QUIET_FOREIGN, now) {
+                if is_due(&mut self.quiet, from, QUIET_FOREIGN, now) {
                     self.events.push_back(Event::Foreign { from, tag });
                 }
                 return;
@@ -57,6 +65,15 @@ impl Engine {
         };
         let sender = Sender { node, tag };
         let standing = self.standing(sender);
+        if let Some(key) = under {
+            if standing == Standing::Member {
+                self.give_key_at(node, from, now);
+            }
+            if !key.is_believed || standing == Standing::Forgotten {
+                self.refusals.former_key += 1;
+                return self.answer_former(key, node, standing, packet, from, now);
+            }
+        }
         let arrival = Arrival {
             sender,
             boot,
@@ -126,26 +143,43 @@ impl Engine {
 
     /// Tells a node that it was forgotten, so that it need not wonder; not more than once in a while.
     fn tell_forgotten(&mut self, node: NodeAddr, at: SocketAddr, now: Duration) {
-        if !self.is_due(at, QUIET_FORGOTTEN, now) {
-            return;
-        }
-        if let Some(proof) = self.roster.proof(node, &self.key) {
-            let message = Message::Roster {
-                id: self.fresh_id(),
-                entries: vec![proof],
-            };
-            self.send_at(at, &wire::encode(&Packet::Whole(message)));
+        if let Some(packet) = self.proof_for(node, at, now) {
+            self.send_at(at, &packet);
         }
     }
 
-    /// Whether something may be told for this address again.
-    fn is_due(&mut self, at: SocketAddr, quiet: Duration, now: Duration) -> bool {
-        self.quiet.retain(|_, until| now < *until);
-        if self.quiet.contains_key(&at) || self.quiet.len() >= MAX_QUIET {
-            return false;
+    /// Who has not even heard that the key is another one is told why, where it is out, and nothing else.
+    fn answer_former(
+        &mut self,
+        key: FormerKey,
+        node: NodeAddr,
+        standing: Standing,
+        packet: &[u8],
+        from: SocketAddr,
+        now: Duration,
+    ) {
+        let answer = match decode::<Packet>(packet) {
+            // It wants to know that this node is there before it believes that.
+            Some(Packet::Challenge { token, .. }) => {
+                Some(wire::encode(&Packet::Response { token }))
+            }
+            Some(_) if standing != Standing::Member => self.proof_for(node, from, now),
+            _ => None,
+        };
+        if let Some(answer) = answer {
+            self.send_under(key, from, &answer);
         }
-        self.quiet.insert(at, now + quiet);
-        true
+    }
+
+    /// Who has this address by now, or that nobody has.
+    fn proof_for(&mut self, node: NodeAddr, at: SocketAddr, now: Duration) -> Option<Vec<u8>> {
+        let proof = self.roster.proof(node, &self.key)?;
+        is_due(&mut self.quiet, at, QUIET_FORGOTTEN, now).then(|| {
+            wire::encode(&Packet::Whole(Message::Roster {
+                id: self.fresh_id(),
+                entries: vec![proof],
+            }))
+        })
     }
 
     pub(super) fn believe(
@@ -280,4 +314,19 @@ impl Engine {
             Heard::Known | Heard::Refused | Heard::Unproven => {}
         }
     }
+}
+
+/// Whether something may be told to this address again.
+pub(super) fn is_due(
+    told: &mut BTreeMap<SocketAddr, Duration>,
+    at: SocketAddr,
+    quiet: Duration,
+    now: Duration,
+) -> bool {
+    told.retain(|_, until| now < *until);
+    if told.contains_key(&at) || told.len() >= MAX_QUIET {
+        return false;
+    }
+    told.insert(at, now + quiet);
+    true
 }

@@ -309,6 +309,7 @@ impl Engine {
         }
         self.promises.retain(|_, (_, until)| now < *until);
         self.fetch_gaps(now);
+        self.turn_if_stale(now);
     }
 
     fn note_suspicions(&mut self, now: Duration) {

@@ -7,6 +7,9 @@ mod admission;
 mod inbound;
 #[cfg(test)]
 mod insider_tests;
+mod keys;
+#[cfg(test)]
+mod keys_tests;
 mod membership;
 mod records;
 mod spread;
@@ -16,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use arpanet_core::admission::{Membership, Secret};
+use arpanet_core::admission::{Keys, Membership, Secret};
 use arpanet_core::discovery::{Member, Record};
 use arpanet_core::roster::{Identity, Roster};
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result, RosterEntry};
@@ -26,6 +29,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use self::keys::KeyBook;
 use self::membership::{Doubt, Endpoint, Life};
 use self::spread::Delivery;
 use self::sync::{Job, Session};
@@ -33,7 +37,7 @@ use crate::config::{GossipConfig, ms};
 use crate::fragment::{Assembly, cut};
 use crate::peers::{Peers, Sender};
 use crate::roster::{ProvenRoster, SignedEntry};
-use crate::seal::Sealer;
+use crate::seal::{FormerKey, Sealer};
 use crate::store::Store;
 use crate::swim::{Swim, SwimId};
 use crate::wire::{MAX_PACKET, Message, Packet, encode};
@@ -121,6 +125,8 @@ pub enum Event {
         /// The other cluster's [tag](crate::cluster_tag).
         tag: [u8; 4],
     },
+    /// The cluster's key, or with it the password, is another one. To be kept for the next start.
+    Keys(Keys),
     /// This node was forgotten, or its address has another holder: others refuse what it says.
     Expelled(RosterEntry),
 }
@@ -135,6 +141,10 @@ pub struct Refusals {
     pub foreign: u64,
     /// Under a key that is not known.
     pub unknown_key: u64,
+    /// Under a key that was turned over a while ago.
+    pub former_key: u64,
+    /// Letters about keys with a wrong signature, of one who may not give any, or too many at once.
+    pub letters: u64,
     /// Datagrams that do not verify, and malformed ones.
     pub forged: u64,
     /// Seen before.
@@ -161,6 +171,7 @@ pub struct Engine {
     generation: u32,
     rng: StdRng,
 
+    keys: KeyBook,
     sealer: Sealer,
     peers: Peers,
     assembly: Assembly,
@@ -253,6 +264,7 @@ impl Engine {
             number: 0,
             next_id: rng.random::<u64>() >> 1,
             generation,
+            keys: KeyBook::new(membership.keys()),
             sealer: Sealer::new(membership.cluster, &membership.key),
             peers: Peers::default(),
             assembly: Assembly::default(),
@@ -415,11 +427,6 @@ impl Engine {
         }
     }
 
-    /// Seals with this key of the cluster from now on; the last few still open.
-    pub fn turn_over(&mut self, key: &arpanet_core::admission::ClusterKey) {
-        self.sealer.turn_over(key);
-    }
-
     const fn fresh_id(&mut self) -> u64 {
         self.next_id = self.next_id.wrapping_add(1);
         self.next_id
@@ -453,12 +460,26 @@ impl Engine {
     }
 
     fn send_at(&mut self, to: SocketAddr, packet: &[u8]) {
+        let plain = self.numbered(packet);
+        let datagram = self.sealer.seal(&plain, &mut self.rng);
+        self.transmits.push_back(Transmit { to, datagram });
+    }
+
+    /// To one who has this key and none after it.
+    fn send_under(&mut self, key: FormerKey, to: SocketAddr, packet: &[u8]) {
+        let plain = self.numbered(packet);
+        if let Some(datagram) = self.sealer.seal_under(key, &plain, &mut self.rng) {
+            self.transmits.push_back(Transmit { to, datagram });
+        }
+    }
+
+    /// A packet with who sends it.
+    fn numbered(&mut self, packet: &[u8]) -> Vec<u8> {
         self.number += 1;
         let mine = Sender::new(self.me, &self.identity);
         let mut plain = encode(&(mine.node.index(), mine.tag, self.boot, self.number));
         plain.extend_from_slice(packet);
-        let datagram = self.sealer.seal(&plain, &mut self.rng);
-        self.transmits.push_back(Transmit { to, datagram });
+        plain
     }
 }
 

@@ -6,6 +6,7 @@ use arpanet_core::discovery::Record;
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
 use bytes::Bytes;
 
+use super::spread::Parcel;
 use super::sync::Purpose;
 use super::{Engine, Event, Ticket};
 use crate::config::ms;
@@ -257,7 +258,7 @@ impl Engine {
     /// Sends a change to all that live.
     fn spread(&mut self, delta: Delta, now: Duration) -> Ticket {
         let id = self.fresh_id();
-        self.deliver(id, Message::Push { id, delta }, now)
+        self.deliver(id, Parcel::Message(Message::Push { id, delta }), now)
     }
 
     fn gap_seen(&mut self, owner: NodeAddr, from: NodeAddr, now: Duration) {

@@ -17,11 +17,19 @@ const REPETITIONS: u32 = 5;
 /// Deliveries under way; the oldest beyond are left to comparison.
 const MAX_DELIVERIES: usize = 4_096;
 
-/// One message on its way to many.
+/// What is delivered.
+#[derive(Debug, Clone)]
+pub(super) enum Parcel {
+    Message(Message),
+    /// The cluster's key as it stands: each gets a letter of its own.
+    Key,
+}
+
+/// One parcel on its way to many.
 #[derive(Debug)]
 pub(super) struct Delivery {
     ticket: Ticket,
-    message: Message,
+    parcel: Parcel,
     waiting: BTreeSet<NodeAddr>,
     repetitions: u32,
     next: Duration,
@@ -42,27 +50,27 @@ impl Engine {
         ticket
     }
 
-    /// Sends a message to all that live, for a new ticket.
-    pub(super) fn deliver(&mut self, id: u64, message: Message, now: Duration) -> Ticket {
-        self.deliver_for(Ticket(id), id, message, now);
+    /// Sends something to all that live, for a new ticket.
+    pub(super) fn deliver(&mut self, id: u64, parcel: Parcel, now: Duration) -> Ticket {
+        self.deliver_for(Ticket(id), id, parcel, now);
         Ticket(id)
     }
 
-    /// Sends a message to all that live, for this ticket.
-    pub(super) fn deliver_for(&mut self, ticket: Ticket, id: u64, message: Message, now: Duration) {
+    /// Sends something to all that live, for this ticket.
+    pub(super) fn deliver_for(&mut self, ticket: Ticket, id: u64, parcel: Parcel, now: Duration) {
         let waiting: BTreeSet<NodeAddr> = self.alive_others().collect();
-        let wait = match &message {
-            Message::Push { .. } => self.config.publish_wait_ms,
+        let wait = match &parcel {
+            Parcel::Message(Message::Push { .. }) => self.config.publish_wait_ms,
             _ => self.config.admit_wait_ms,
         };
         for node in &waiting {
-            self.send(*node, &message, id);
+            self.hand_over(*node, &parcel, id);
         }
         self.deliveries.insert(
             id,
             Delivery {
                 ticket,
-                message,
+                parcel,
                 waiting,
                 repetitions: 0,
                 next: now + FIRST,
@@ -78,6 +86,13 @@ impl Engine {
             self.end_delivery(oldest, now);
         }
         self.check_delivery(id, now);
+    }
+
+    fn hand_over(&mut self, node: NodeAddr, parcel: &Parcel, id: u64) {
+        match parcel {
+            Parcel::Message(message) => self.send(node, message, id),
+            Parcel::Key => self.deliver_key(node, id),
+        }
     }
 
     pub(super) fn next_delivery(&self) -> Option<Duration> {
@@ -154,9 +169,9 @@ impl Engine {
         delivery.repetitions += 1;
         delivery.next = now + (FIRST * 2u32.pow(delivery.repetitions.min(5))).min(LAST);
         let targets: Vec<NodeAddr> = delivery.waiting.iter().copied().collect();
-        let message = delivery.message.clone();
+        let parcel = delivery.parcel.clone();
         for node in targets {
-            self.send(node, &message, id);
+            self.hand_over(node, &parcel, id);
         }
     }
 
@@ -181,7 +196,7 @@ impl Engine {
         }
         // Whoever has not confirmed gets it by comparison as soon as it is heard from.
         if let Some(delivery) = self.deliveries.remove(&id)
-            && matches!(delivery.message, Message::Push { .. })
+            && matches!(delivery.parcel, Parcel::Message(Message::Push { .. }))
         {
             self.behind.extend(delivery.waiting);
         }
@@ -195,16 +210,21 @@ impl Engine {
         delivery.told = true;
         let ticket = delivery.ticket;
         let unconfirmed = delivery.waiting.clone();
-        let outcome = match &delivery.message {
-            Message::Propose { entry, .. } => {
+        let outcome = match &delivery.parcel {
+            Parcel::Message(Message::Propose { entry, .. }) => {
                 let entry = (**entry).clone();
                 let objection = delivery.objection.take();
                 self.deliveries.remove(&id);
                 return self.decide_admission(ticket, entry, objection, &unconfirmed, now);
             }
-            Message::Roster { .. } if !unconfirmed.is_empty() => {
+            Parcel::Message(Message::Push { .. }) => Outcome::Spread { unconfirmed },
+            parcel if !unconfirmed.is_empty() => {
                 let names: Vec<String> = unconfirmed.iter().map(ToString::to_string).collect();
-                tracing::warn!(missing = %names.join(", "), "a change of the roster is not confirmed by all yet");
+                let what = match parcel {
+                    Parcel::Key => "the cluster's new key",
+                    Parcel::Message(_) => "a change of the roster",
+                };
+                tracing::warn!(missing = %names.join(", "), "{what} is not confirmed by all yet");
                 Outcome::Spread { unconfirmed }
             }
             _ => Outcome::Spread { unconfirmed },

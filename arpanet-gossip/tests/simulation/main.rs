@@ -4,6 +4,7 @@
 
 mod failures;
 mod hostile;
+mod keys;
 mod large;
 mod spreading;
 mod world;

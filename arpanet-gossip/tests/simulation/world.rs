@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
+use arpanet_core::admission::{ClusterKey, Credential, Keys, Membership, NodeInfo, Secret};
 use arpanet_core::discovery::{Member, MemberState, Record};
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
 use arpanet_core::{NodeAddr, NodeName};
@@ -112,6 +112,8 @@ pub struct Host {
     pub at: Option<SocketAddr>,
     pub state: GossipState,
     pub roster: Roster,
+    /// The keys that it stored last.
+    pub keys: Option<Keys>,
     life: u32,
     wake: Option<Duration>,
     /// Until when its process does not run.
@@ -198,6 +200,10 @@ impl World {
         let outcome = self.settle(seed, ticket);
         assert!(matches!(outcome, Outcome::Spread { .. }), "{outcome:?}");
         let roster = self.engine(seed).roster().clone();
+        // As the seed's admission does.
+        let mut keys = self.engine(seed).keys();
+        keys.credential = keys.credential.filter(|_| role(index).admits());
+        self.hosts.entry(index).or_default().keys = Some(keys);
         self.start(index, roster);
         self.until(secs(5), "ready", |world| {
             world.hosts[&index].ready.is_some()
@@ -218,9 +224,13 @@ impl World {
         host.alive = 0;
         host.records.clear();
         host.roster = roster.clone();
+        let mut membership = membership(index, roster);
+        if let Some(keys) = host.keys.clone() {
+            (membership.key, membership.credential) = (keys.key, keys.credential);
+        }
         let engine = Engine::new(
             self.config.clone(),
-            &membership(index, roster),
+            &membership,
             &signing_key(index),
             &host.state,
             epoch + self.now,
@@ -284,6 +294,34 @@ impl World {
             .outcomes
             .remove(&ticket)
             .unwrap()
+    }
+
+    /// Turns the key over there, with a new password where one is given.
+    pub fn turn_over(&mut self, index: u16, password: Option<&str>) -> Ticket {
+        let bytes = password.map(|password| password.as_bytes().to_vec());
+        let credential = bytes.map(|bytes| Credential::from_bytes(bytes).unwrap());
+        self.call(index, |engine, now| {
+            engine.turn_over(now, credential).unwrap()
+        })
+    }
+
+    /// Whether these have one key, and have stored it, and those that admit others one password.
+    pub fn agree_on_keys(&self, nodes: &[u16]) -> bool {
+        let keys = self.engine(nodes[0]).keys();
+        nodes.iter().all(|at| {
+            let theirs = self.engine(*at).keys();
+            let stored = self.hosts[at].keys.as_ref();
+            theirs.key == keys.key && stored.is_none_or(|stored| *stored == theirs)
+        }) && self.password_at(nodes).is_some()
+    }
+
+    /// What passwords are checked by at all of these that admit others, if they agree.
+    pub fn password_at(&self, nodes: &[u16]) -> Option<Option<Credential>> {
+        let mut servers = nodes.iter().filter(|at| role(**at).admits());
+        let credential = self.engine(*servers.next()?).keys().credential;
+        servers
+            .all(|at| self.engine(*at).keys().credential == credential)
+            .then_some(credential)
     }
 
     pub fn cut_one_way(&mut self, from: u16, to: u16) {
@@ -502,6 +540,7 @@ impl Host {
             Event::Settled { ticket, outcome } => {
                 self.outcomes.insert(ticket, outcome);
             }
+            Event::Keys(keys) => self.keys = Some(keys),
             Event::Expelled(_) => self.expelled = true,
             Event::Foreign { .. } => self.foreign += 1,
             _ => {}

@@ -11,6 +11,7 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 
 use crate::error::engine;
 
@@ -19,6 +20,9 @@ pub(crate) const LOOK: Duration = Duration::from_secs(10);
 
 /// For what the engine has to do, drivers and disks included.
 pub(crate) const WORK: Duration = Duration::from_secs(180);
+
+/// Between two looks at what passes soon.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How many questions about containers are open at a time.
 const SIDE_BY_SIDE: usize = 32;
@@ -99,24 +103,45 @@ impl Client {
     /// All there is to know about a container, by its id or its name. The engine takes the beginning of an id too.
     pub(crate) async fn inspect(&self, which: &str) -> Result<ContainerInspectResponse> {
         let _slot = self.slots.acquire().await;
-        self.ask(LOOK, |docker| async move {
-            docker
-                .inspect_container(which, None::<InspectContainerOptions>)
-                .await
-        })
-        .await
+        let due = Instant::now() + LOOK;
+        loop {
+            let asked = self.ask(LOOK, |docker| async move {
+                docker
+                    .inspect_container(which, None::<InspectContainerOptions>)
+                    .await
+            });
+            match asked.await {
+                Err(error) if passes(&error, due) => sleep(PAUSE).await,
+                answer => return answer,
+            }
+        }
     }
 
     /// The ids of all containers, running or not.
     pub(crate) async fn ids(&self) -> Result<Vec<String>> {
         let all = ListContainersOptionsBuilder::default().all(true).build();
-        let listed = self
-            .ask(LOOK, |docker| async move {
+        let due = Instant::now() + LOOK;
+        let listed = loop {
+            let all = all.clone();
+            let asked = self.ask(LOOK, |docker| async move {
                 docker.list_containers(Some(all)).await
-            })
-            .await?;
+            });
+            match asked.await {
+                Err(error) if passes(&error, due) => sleep(PAUSE).await,
+                answer => break answer?,
+            }
+        };
         Ok(listed.into_iter().filter_map(|one| one.id).collect())
     }
+}
+
+/// Whether only a container is between two states: Podman calls it `stopped` when it has ended and is not yet taken down, for
+/// which docker has no word. It passes.
+fn passes(error: &Error, due: Instant) -> bool {
+    error.kind() == ErrorKind::Incompatible
+        && Instant::now() < due
+        && std::error::Error::source(error)
+            .is_some_and(|source| source.to_string().contains("variant `stopped`"))
 }
 
 #[cfg(test)]

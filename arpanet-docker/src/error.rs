@@ -20,7 +20,10 @@ pub(crate) fn engine(socket: &Path, failure: Failure) -> Error {
         Failure::DockerResponseServerError {
             status_code,
             message,
-        } => own(kind_of(status_code), sentence(&message, status_code)),
+        } => own(
+            kind_of(status_code, &message),
+            sentence(&message, status_code),
+        ),
         Failure::DockerStreamError { error } => own(ErrorKind::Internal, sentence(&error, 500)),
         Failure::RequestTimeoutError => own(
             ErrorKind::Timeout,
@@ -68,8 +71,24 @@ fn out_of_reach(socket: &Path, cause: Option<io::ErrorKind>) -> Error {
     .with_hint("is it running, and is this its socket? systemctl status docker")
 }
 
-fn kind_of(status: u16) -> ErrorKind {
+/// What Podman says under one status for all, where docker has one for each.
+const WORDS: [(&str, ErrorKind); 5] = [
+    ("is already in use", ErrorKind::Conflict),
+    ("container state improper", ErrorKind::Conflict),
+    (
+        "attempted to invoke a command that was not found",
+        ErrorKind::InvalidInput,
+    ),
+    ("executable file not found", ErrorKind::InvalidInput),
+    ("OCI permission denied", ErrorKind::InvalidInput),
+];
+
+fn kind_of(status: u16, message: &str) -> ErrorKind {
     match status {
+        500 => {
+            let known = WORDS.iter().find(|(words, _)| message.contains(words));
+            known.map_or(ErrorKind::Internal, |(_, kind)| *kind)
+        }
         400 => ErrorKind::InvalidInput,
         401 => ErrorKind::Unauthenticated,
         403 => ErrorKind::PermissionDenied,
@@ -134,6 +153,22 @@ mod tests {
             let error = answered(status, "No such\n thing.");
             assert_eq!(error.kind(), kind);
             assert_eq!(error.to_string(), "the engine says: No such thing");
+        }
+        for (words, kind) in [
+            (
+                "the container name \"w1\" is already in use by 94",
+                ErrorKind::Conflict,
+            ),
+            (
+                "can only create exec sessions on running containers: container state improper",
+                ErrorKind::Conflict,
+            ),
+            (
+                "runc: exec: \"/no\": OCI runtime attempted to invoke a command that was not found",
+                ErrorKind::InvalidInput,
+            ),
+        ] {
+            assert_eq!(answered(500, words).kind(), kind, "{words}");
         }
         assert!(answered(500, "").to_string().contains("500"));
     }

@@ -59,8 +59,9 @@ struct Reader {
     id: String,
     terminal: bool,
     since: Option<SystemTime>,
-    /// When the last piece that was passed on was written.
-    after: Option<SystemTime>,
+    /// When the last piece that was passed on was written, and how many were at that moment: one engine tells nanoseconds,
+    /// another whole seconds.
+    after: Option<(SystemTime, usize)>,
     /// When the run began whose output was read last.
     started: Option<SystemTime>,
     to: mpsc::Sender<Output>,
@@ -96,7 +97,10 @@ impl Reader {
 
     /// Passes on what there is; when following, until the container ends.
     async fn pass(&mut self, tail: Option<usize>, follow: bool) -> Result<()> {
-        let begin = self.after.or(self.since).map_or(0, whole_second);
+        let resumed = self.after;
+        let mut again = 0;
+        let begin = resumed.map(|(moment, _)| moment).or(self.since);
+        let begin = begin.map_or(0, whole_second);
         let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let options = LogsOptionsBuilder::default()
             .stdout(true)
@@ -120,11 +124,21 @@ impl Reader {
             let (written, bytes) = dated(bytes, self.terminal);
             if let Some(written) = written {
                 // The engine counts in whole seconds here.
-                let early = self.since.is_some_and(|since| written < since);
-                if early || self.after.is_some_and(|after| written <= after) {
+                if self.since.is_some_and(|since| written.is_before(since)) {
                     continue;
                 }
-                self.after = Some(written);
+                let written = written.moment;
+                if let Some((moment, count)) = resumed {
+                    again += usize::from(written == moment);
+                    if written < moment || (written == moment && again <= count) {
+                        continue;
+                    }
+                }
+                self.after = match self.after {
+                    Some((moment, count)) if moment == written => Some((moment, count + 1)),
+                    Some((moment, count)) if moment > written => Some((moment, count)),
+                    _ => Some((written, 1)),
+                };
             }
             if self.to.send(Output::new(stream, bytes)).await.is_err() {
                 return Ok(());
@@ -152,7 +166,7 @@ impl Reader {
                         || seen.started != self.started =>
                 {
                     if self.terminal && seen.started != self.started {
-                        self.after = seen.started;
+                        self.after = seen.started.map(|started| (started, 0));
                     }
                     self.started = seen.started;
                     return true;
@@ -197,8 +211,28 @@ fn whole_second(moment: SystemTime) -> i32 {
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }
 
+/// When a piece was written.
+#[derive(Debug, PartialEq, Eq)]
+struct Written {
+    moment: SystemTime,
+    /// The engine tells no part of a second.
+    whole: bool,
+}
+
+impl Written {
+    /// Surely before that.
+    fn is_before(&self, other: SystemTime) -> bool {
+        let next = if self.whole {
+            Duration::from_nanos(999_999_999)
+        } else {
+            Duration::ZERO
+        };
+        self.moment + next < other
+    }
+}
+
 /// Takes the time from the beginning of a piece.
-fn dated(mut bytes: Bytes, terminal: bool) -> (Option<SystemTime>, Bytes) {
+fn dated(mut bytes: Bytes, terminal: bool) -> (Option<Written>, Bytes) {
     /// A time with an offset and all its digits is not longer.
     const LONGEST: usize = 36;
     if terminal {
@@ -209,9 +243,9 @@ fn dated(mut bytes: Bytes, terminal: bool) -> (Option<SystemTime>, Bytes) {
         .take(LONGEST)
         .position(|byte| *byte == b' ')
         .unwrap_or(0);
-    let written = std::str::from_utf8(&bytes[..end])
-        .ok()
-        .and_then(moment::parse);
+    let text = std::str::from_utf8(&bytes[..end]).unwrap_or_default();
+    let whole = !text.contains('.');
+    let written = moment::parse(text).map(|moment| Written { moment, whole });
     if written.is_some() {
         bytes = bytes.split_off(end + 1);
     }
@@ -226,12 +260,26 @@ mod tests {
     fn the_time_is_taken_from_a_piece_and_nothing_else() {
         let piece = Bytes::from_static(b"2026-11-24T21:45:29.850278257Z to out\n");
         let (written, rest) = dated(piece.clone(), false);
-        assert!(written.is_some());
+        assert!(!written.unwrap().whole);
         assert_eq!(rest, "to out\n");
         assert_eq!(dated(piece.clone(), true), (None, piece));
         let plain = Bytes::from_static(b"no time here\n");
         assert_eq!(dated(plain.clone(), false), (None, plain));
         let empty = Bytes::from_static(b"2026-11-24T21:45:29Z ");
         assert_eq!(dated(empty, false).1, "");
+    }
+
+    #[test]
+    fn what_is_told_in_whole_seconds_may_have_been_written_to_their_end() {
+        let at = |text: &'static str| dated(Bytes::from(format!("{text} line")), false).0.unwrap();
+        let since = moment::parse("2026-11-24T21:45:29.5Z").unwrap();
+        for (text, before) in [
+            ("2026-11-24T21:45:28Z", true),
+            ("2026-11-24T21:45:29Z", false),
+            ("2026-11-24T21:45:29.400000000Z", true),
+            ("2026-11-24T21:45:29.600000000Z", false),
+        ] {
+            assert_eq!(at(text).is_before(since), before, "{text}");
+        }
     }
 }

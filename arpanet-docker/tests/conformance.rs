@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod engines;
 mod registry;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,50 +15,43 @@ use arpanet_docker::{DockerConfig, DockerRuntime};
 use arpanet_lab::{Engine, IMAGE};
 use async_trait::async_trait;
 
+use self::engines::have;
 use self::registry::Registry;
 
-/// Skips where there is no engine, and fails instead where one is promised.
-macro_rules! require_docker {
-    () => {
-        if !nix::unistd::geteuid().is_root() || !Path::new("/usr/sbin/dockerd").exists() {
-            let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-            assert!(
-                !promised.split(',').any(|name| name == "docker"),
-                "ARPANET_LIVE promises docker"
-            );
-            eprintln!("skipped: it needs root, and Debian's package docker.io");
-            return;
-        }
-    };
-}
-
-struct Rig {
-    registry: Arc<Registry>,
-    number: usize,
+/// A host with an engine, and a registry that it reaches.
+struct Host {
+    registry: Registry,
     config: DockerConfig,
-    runtime: Mutex<Option<Arc<DockerRuntime>>>,
+    /// Of the present process. Podman takes a second to tell its version, which each process asks for once.
+    runtime: Mutex<Arc<DockerRuntime>>,
+    rigs: AtomicUsize,
 }
 
-impl Rig {
-    fn new(socket: PathBuf, folder: &Path, registry: &Arc<Registry>, number: usize) -> Self {
+impl Host {
+    async fn new(engine: &Engine, folder: &Path) -> Self {
         let config = DockerConfig::default()
-            .socket(socket)
+            .socket(engine.socket())
             .labels(folder.join("labels.json"));
         let runtime = DockerRuntime::open(config.clone()).unwrap();
         Self {
-            registry: Arc::clone(registry),
-            number,
+            registry: Registry::serve(&engine.namespace().unwrap()).await,
             config,
-            runtime: Mutex::new(Some(Arc::new(runtime))),
+            runtime: Mutex::new(Arc::new(runtime)),
+            rigs: AtomicUsize::new(0),
         }
     }
+}
+
+struct Rig {
+    host: Arc<Host>,
+    number: usize,
 }
 
 #[async_trait]
 impl RuntimeRig for Rig {
     fn runtime(&self) -> Arc<dyn Runtime> {
-        let runtime = self.runtime.lock().unwrap();
-        Arc::clone(runtime.as_ref().unwrap()) as Arc<dyn Runtime>
+        let runtime = self.host.runtime.lock().unwrap();
+        Arc::clone(&*runtime) as Arc<dyn Runtime>
     }
 
     fn image(&self) -> Option<String> {
@@ -65,14 +59,12 @@ impl RuntimeRig for Rig {
     }
 
     fn remote_image(&self) -> Option<String> {
-        Some(
-            self.registry
-                .image(&format!("conformance-{}:1", self.number)),
-        )
+        let name = format!("conformance-{}:1", self.number);
+        Some(self.host.registry.image(&name))
     }
 
     fn unknown_image(&self) -> Option<String> {
-        Some(self.registry.image("nonexistent:1"))
+        Some(self.host.registry.image("nonexistent:1"))
     }
 
     fn can_crash(&self) -> bool {
@@ -80,24 +72,36 @@ impl RuntimeRig for Rig {
     }
 
     async fn crash(&self) {
-        let runtime = DockerRuntime::open(self.config.clone()).unwrap();
-        self.runtime.lock().unwrap().replace(Arc::new(runtime));
+        let runtime = DockerRuntime::open(self.host.config.clone()).unwrap();
+        *self.host.runtime.lock().unwrap() = Arc::new(runtime);
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_contract_is_kept() {
-    require_docker!();
-    let engine = Engine::start().await.unwrap();
+/// All of the suite, with nothing skipped.
+async fn keeps_the_contract(engine: &Engine) {
     let folder = tempfile::tempdir().unwrap();
-    let registry = Arc::new(Registry::serve(&engine.namespace().unwrap()).await);
-    let rigs = AtomicUsize::new(0);
+    let host = Arc::new(Host::new(engine, folder.path()).await);
     let report = conformance::runtime(|| async {
-        let number = rigs.fetch_add(1, Ordering::Relaxed);
-        Rig::new(engine.socket(), folder.path(), &registry, number)
+        let number = host.rigs.fetch_add(1, Ordering::Relaxed);
+        let host = Arc::clone(&host);
+        Rig { host, number }
     })
     .await;
     report.assert_kept();
     let skipped: Vec<&str> = report.skipped().map(|check| check.name()).collect();
     assert_eq!(skipped, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_keeps_the_contract() {
+    if have("docker", "/usr/sbin/dockerd") {
+        keeps_the_contract(&Engine::start().await.unwrap()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_keeps_the_contract() {
+    if have("podman", "/usr/bin/podman") {
+        keeps_the_contract(&Engine::start_podman().await.unwrap()).await;
+    }
 }

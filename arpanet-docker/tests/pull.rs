@@ -3,10 +3,10 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod engines;
 mod registry;
 
 use std::error::Error as _;
-use std::path::Path;
 use std::time::Duration;
 
 use arpanet_core::runtime::{
@@ -18,6 +18,7 @@ use arpanet_docker::{DockerConfig, DockerRuntime};
 use arpanet_lab::{Ending, Engine};
 use tokio::time::timeout;
 
+use self::engines::have;
 use self::registry::Registry;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -28,29 +29,24 @@ struct Scene {
     registry: Registry,
 }
 
-/// An engine of its own, and a registry beside it; `None` where there can be none, unless one is promised.
+/// Docker's engine, and a registry beside it.
 async fn scene() -> Option<Scene> {
-    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/sbin/dockerd").exists() {
-        let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-        assert!(
-            !promised.split(',').any(|name| name == "docker"),
-            "ARPANET_LIVE promises docker"
-        );
-        eprintln!("skipped: it needs root, and Debian's package docker.io");
+    if !have("docker", "/usr/sbin/dockerd") {
         return None;
     }
-    let engine = Engine::start().await.unwrap();
-    let config = DockerConfig::default().socket(engine.socket());
-    let runtime = DockerRuntime::connect(config).await.unwrap();
-    let registry = Registry::serve(&engine.namespace().unwrap()).await;
-    Some(Scene {
-        engine,
-        runtime,
-        registry,
-    })
+    Some(Scene::of(Engine::start().await.unwrap()).await)
 }
 
 impl Scene {
+    async fn of(engine: Engine) -> Self {
+        let config = DockerConfig::default().socket(engine.socket());
+        Self {
+            runtime: DockerRuntime::connect(config).await.unwrap(),
+            registry: Registry::serve(&engine.namespace().unwrap()).await,
+            engine,
+        }
+    }
+
     async fn pull(&self, request: &PullRequest) -> Result<PulledImage, Error> {
         let pull = self.runtime.pull(request).await?;
         timeout(BOUND, pull.done()).await.expect("it does not end")
@@ -127,7 +123,19 @@ async fn a_pull_that_is_dropped_is_given_up_by_the_engine_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_says_what_it_is_and_what_to_do() {
-    let Some(scene) = scene().await else { return };
+    if let Some(scene) = scene().await {
+        refuses(&scene).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_refuses_in_words_that_are_known() {
+    if have("podman", "/usr/bin/podman") {
+        refuses(&Scene::of(Engine::start_podman().await.unwrap()).await).await;
+    }
+}
+
+async fn refuses(scene: &Scene) {
     let registry = &scene.registry;
     let missing = PullRequest::new(registry.image("nonexistent:1"));
     let told = scene.refused(&missing, ErrorKind::NotFound).await;

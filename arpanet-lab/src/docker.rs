@@ -14,13 +14,13 @@ use crate::image::{self, IMAGE};
 use crate::process::ProcessId;
 
 /// Where Debian's packages put the engine and its client.
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The engine's socket, as seen in its namespaces.
-const SOCKET: &str = "/run/docker.sock";
+pub(crate) const SOCKET: &str = "/run/docker.sock";
 
 /// The file with the engine's process, as seen in its namespaces.
-const PID_FILE: &str = "/run/docker.pid";
+pub(crate) const PID_FILE: &str = "/run/docker.pid";
 
 /// How long an engine may take to answer: some seconds on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -98,7 +98,9 @@ pub(crate) fn process(init: ProcessId) -> Option<ProcessId> {
     let file = std::fs::read_to_string(seen(init, PID_FILE)).ok()?;
     // Its number in there, which may have become another's since.
     let engine = init.inside(file.trim().parse().ok()?)?;
-    (engine.name()? == "dockerd").then_some(engine)
+    ["dockerd", "podman"]
+        .contains(&engine.name()?.as_str())
+        .then_some(engine)
 }
 
 /// The last thing that an engine said.
@@ -113,12 +115,12 @@ pub(crate) async fn wait(init: ProcessId, mut ended: impl FnMut() -> Option<Stri
     let mut again = tokio::time::interval(Duration::from_millis(10));
     while !answers(init) {
         if let Some(why) = ended() {
-            let message = format!("the docker engine does not start: {why}");
+            let message = format!("the engine does not start: {why}");
             return Err(Error::new(ErrorKind::Unavailable, message)
-                .with_hint("install Debian's package docker.io, as root"));
+                .with_hint("install Debian's package docker.io, or podman for Podman's, as root"));
         }
         if began.elapsed() > START_LIMIT {
-            let message = format!("the docker engine does not answer in {START_LIMIT:?}");
+            let message = format!("the engine does not answer in {START_LIMIT:?}");
             return Err(Error::new(ErrorKind::Timeout, message));
         }
         again.tick().await;

@@ -1,4 +1,4 @@
-//! One docker engine alone, for tests of what talks to one.
+//! One container engine alone, for tests of what talks to one.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,16 +8,25 @@ use arpanet_netlink::Namespace;
 use tempfile::TempDir;
 
 use crate::docker;
+use crate::podman;
 use crate::process::{Ending, ProcessId};
 use crate::switch;
 
 /// Makes what the engine lives in; as the first process it reaps too, while it waits.
 const FIRST: &str = "ip link set lo up && mount -t tmpfs -o mode=755 tmpfs /run && echo ready && sleep infinity; exit 1";
 
-/// A docker engine in namespaces of its own, with an empty store and the lab's image. It ends with this value, and so does
+/// Whose engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Make {
+    Docker,
+    Podman,
+}
+
+/// A container engine in namespaces of its own, with an empty store and the lab's image. It ends with this value, and so does
 /// all that it started.
 #[derive(Debug)]
 pub struct Engine {
+    make: Make,
     /// Keeps the namespaces; all in them ends with it.
     keeper: Child,
     init: ProcessId,
@@ -27,13 +36,26 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts one, and returns when it answers.
+    /// Starts docker's, and returns when it answers.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] where none can be had, saying why.
     pub async fn start() -> Result<Self> {
+        Self::begin(Make::Docker).await
+    }
+
+    /// Starts Podman's service of docker's API, and returns when it answers. It is another engine behind the same socket; its
+    /// containers outlive it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where none can be had, saying why.
+    pub async fn start_podman() -> Result<Self> {
+        Self::begin(Make::Podman).await
+    }
+
+    async fn begin(make: Make) -> Result<Self> {
         let failed = |source| {
-            Error::new(ErrorKind::Unavailable, "no namespaces for a docker engine")
+            Error::new(ErrorKind::Unavailable, "no namespaces for an engine")
                 .with_source(source)
                 .with_hint("it needs root, and Debian's package util-linux")
         };
@@ -65,6 +87,7 @@ impl Engine {
             return Err(failed(std::io::Error::other("unshare failed")));
         };
         let mut engine = Self {
+            make,
             keeper,
             init,
             engine: None,
@@ -89,12 +112,14 @@ impl Engine {
             Error::new(ErrorKind::Internal, "the engine can't be started").with_source(source)
         };
         let out = std::fs::File::create(&log).map_err(file)?;
+        let data = self.data();
+        let line = match self.make {
+            Make::Docker => docker::command_line(&self.group, &data),
+            Make::Podman => podman::command_line(&data).map_err(file)?,
+        };
         let mut child = Command::new("nsenter")
             .args(["--all", "--target", &self.init.pid().to_string()])
-            .args(docker::command_line(
-                &self.group,
-                &self.folder.path().join("data"),
-            ))
+            .args(line)
             .stdin(Stdio::null())
             .stdout(out.try_clone().map_err(file)?)
             .stderr(out)
@@ -125,6 +150,10 @@ impl Engine {
             let _ = engine.wait();
         }
         Ok(())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// The engine's socket.
@@ -166,7 +195,12 @@ impl Drop for Engine {
         if let Some(mut engine) = self.engine.take() {
             let _ = engine.wait();
         }
-        docker::remove_group(&self.group);
+        match self.make {
+            Make::Docker => docker::remove_group(&self.group),
+            Make::Podman => podman::groups(&self.data())
+                .iter()
+                .for_each(|group| docker::remove_group(group)),
+        }
     }
 }
 

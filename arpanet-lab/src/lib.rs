@@ -9,6 +9,7 @@ pub mod holder;
 mod host;
 mod image;
 mod lab;
+mod podman;
 mod process;
 mod state;
 mod switch;

@@ -150,7 +150,7 @@ pub(super) fn refusal(request: &PullRequest, words: &str) -> Error {
             ErrorKind::Incompatible,
             "the engine does not trust its registry",
             format!(
-                "have the engine trust the certificate of{at}, or name that registry in its insecure-registries"
+                "have the engine trust the certificate of{at}, or name it in docker's insecure-registries or Podman's registries.conf"
             ),
         ),
         Meaning::OutOfReach => (

@@ -1,7 +1,6 @@
 //! Consul as a part of the node: its process in the router's namespace, where 10.253.A.B is.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,13 +9,14 @@ use arpanet_consul::{ConsulAgent, ConsulConfig, ConsulDiscovery, ConsulKeyValue,
 use arpanet_core::addr::CONSUL_HTTP_PORT;
 use arpanet_core::cluster::{Facility, FacilityContext};
 use arpanet_core::discovery::{LayeredDiscovery, Member, MemberState};
+use arpanet_core::roster::Role;
 use arpanet_core::watch::{Change, Watch};
 use arpanet_core::{Discovery, Error, ErrorKind, KeyValue, NodeAddr, Result};
 use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use async_trait::async_trait;
 use tokio::task::AbortHandle;
 
-use super::forward::Forward;
+use super::loopback::Loopback;
 use crate::commands::Context;
 use crate::host;
 
@@ -35,7 +35,6 @@ impl Consul {
     /// [`NotFound`](arpanet_core::ErrorKind::NotFound) where there is no consul program.
     pub(super) fn new(
         context: &Context,
-        me: NodeAddr,
         domain: &str,
         members: Arc<dyn Discovery>,
         is_new: bool,
@@ -59,7 +58,7 @@ impl Consul {
         Ok(Self {
             discovery: LayeredDiscovery::new(members, Arc::new(hosted)),
             key_value: Arc::new(ConsulKeyValue::new(config)?),
-            facility: ConsulFacility::new(me, agent),
+            facility: ConsulFacility::new(agent),
         })
     }
 }
@@ -85,22 +84,23 @@ fn spawn(router: PathBuf) -> Spawn {
     })
 }
 
-/// What this host has of consul: its HTTP port on the loopback; and that it meets the others again as soon as they are back.
+/// Where the agents of servers answer each other and clients, and where all of them do. Their datagrams are among agents only.
+const RPC_PORT: u16 = 8300;
+const SERF_PORT: u16 = 8301;
+
+/// What this host has of consul: its ports on the loopback; and that it meets the others again as soon as they are back.
 #[derive(Debug)]
 pub(super) struct ConsulFacility {
     agent: Arc<ConsulAgent>,
-    forward: Forward,
+    loopback: Loopback,
     meeting: Mutex<Option<AbortHandle>>,
 }
 
 impl ConsulFacility {
-    fn new(me: NodeAddr, agent: Arc<ConsulAgent>) -> Self {
-        // Where programs of this host look for it.
-        let from = SocketAddr::from((Ipv4Addr::LOCALHOST, CONSUL_HTTP_PORT));
-        let to = SocketAddr::from((me.discovery(), CONSUL_HTTP_PORT));
+    fn new(agent: Arc<ConsulAgent>) -> Self {
         Self {
             agent,
-            forward: Forward::new(from, to),
+            loopback: Loopback::default(),
             meeting: Mutex::default(),
         }
     }
@@ -108,6 +108,14 @@ impl ConsulFacility {
     fn meeting(&self) -> MutexGuard<'_, Option<AbortHandle>> {
         self.meeting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The ports of this host's consul, but for DNS, which the node serves itself.
+fn ports(role: Role) -> Vec<u16> {
+    let rpc = role.admits().then_some(RPC_PORT);
+    rpc.into_iter()
+        .chain([SERF_PORT, CONSUL_HTTP_PORT])
+        .collect()
 }
 
 /// Has consul meet every server that comes up: by itself it looks after half a minute.
@@ -166,12 +174,12 @@ impl Facility for ConsulFacility {
     }
 
     async fn start(&self, context: &FacilityContext) -> Result<()> {
-        if let Err(error) = self.forward.start().await {
-            // The node itself does without.
-            tracing::error!(%error, "consul is not at the loopback of this host");
-        }
+        let info = &context.membership.me;
+        let me = info.node;
+        // Where programs of this host look for it. The node itself does without.
+        let ports = ports(info.role);
+        self.loopback.start(me.discovery(), &ports, context).await;
         let members = context.discovery.watch_members().await?;
-        let me = context.membership.me.node;
         let task = tokio::spawn(meet(Arc::clone(&self.agent), me, members));
         if let Some(before) = self.meeting().replace(task.abort_handle()) {
             before.abort();
@@ -180,7 +188,7 @@ impl Facility for ConsulFacility {
     }
 
     async fn stop(&self) -> Result<()> {
-        self.forward.stop();
+        self.loopback.stop();
         if let Some(task) = self.meeting().take() {
             task.abort();
         }
@@ -190,8 +198,6 @@ impl Facility for ConsulFacility {
 
 #[cfg(test)]
 mod tests {
-    use arpanet_core::roster::Role;
-
     use super::*;
 
     fn member(text: &str, role: Role, state: MemberState) -> Member {

@@ -14,6 +14,7 @@ pub(crate) mod kv;
 pub(crate) mod launch;
 pub(crate) mod lock;
 mod log;
+mod loopback;
 mod metrics;
 pub(crate) mod network_driver;
 pub(crate) mod order;

@@ -101,7 +101,7 @@ impl Stack {
             DiscoveryKind::Gossip => None,
             DiscoveryKind::Consul => {
                 let members = Arc::clone(&members);
-                Some(Consul::new(context, me.node, &domain, members, is_new)?)
+                Some(Consul::new(context, &domain, members, is_new)?)
             }
         };
         let mut cluster = Cluster::builder()

@@ -56,6 +56,55 @@ async fn the_hosts_share_a_key_value_store_and_its_locks() {
     assert!(advice.contains("three or five are recommended"), "{advice}");
 }
 
+/// What becomes of a connection of a host to one of its own ports: `refused`, `open` for a second, or `closed` by the other side.
+fn connection(site: &Site, host: &str, port: u16) -> String {
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{port} || exit; read -t 1 -u 3; (($? > 128)) && echo open || echo closed"
+    );
+    let outcome = site.command(host, &["bash", "-c", &script]);
+    match outcome.err.contains("refused") {
+        true => "refused".to_owned(),
+        false => outcome.out,
+    }
+}
+
+#[tokio::test]
+async fn consuls_ports_are_at_the_loopback_but_for_dns() {
+    let Some(site) = Site::up_with_consul(3).await else {
+        return;
+    };
+    // Somebody else has one of them, for a while.
+    let other = format!("{BINARY} hello --port 8301 >/dev/null 2>&1 & echo $!");
+    let pid = site.command("node1", &["sh", "-c", &other]).out;
+    let taken = || connection(&site, "node1", 8301);
+    until("the other serves", LIMIT, taken, |it| it == "open");
+    site.cluster();
+    let log = site.log("node1");
+    let told = format!("127.0.0.1:8301 is in use by arpanet2 (process {pid})");
+    assert!(log.contains(&told), "{log}");
+    for host in ["node1", "node2", "node3"] {
+        let leader = format!("{BINARY} fetch http://127.0.0.1:8500/v1/status/leader");
+        let leader = site.run(host, &leader);
+        assert!(leader.out.contains(":8300"), "{host}: {leader:?}");
+    }
+    // A server's agent waits for the first byte of a request, and a client has no such port.
+    for (host, port, wanted) in [
+        ("node2", 8300, "open"),
+        ("node2", 8301, "open"),
+        ("node2", 8600, "refused"),
+        ("node3", 8300, "refused"),
+        ("node3", 8301, "open"),
+    ] {
+        assert_eq!(connection(&site, host, port), wanted, "{host}: {port}");
+    }
+    site.run("node1", &format!("kill {pid}"));
+    let refused = || connection(&site, "node1", 8301);
+    until("the port is free", LIMIT, refused, |it| it != "closed");
+    until("it is taken", LIMIT, refused, |it| it == "open");
+    site.ok("node3", "stop");
+    assert_eq!(connection(&site, "node3", 8301), "refused");
+}
+
 #[tokio::test]
 async fn no_container_reaches_consul() {
     let Some(site) = Site::up_with_consul(2).await else {
@@ -63,20 +112,32 @@ async fn no_container_reaches_consul() {
     };
     site.cluster();
     site.ok("node1", "run --net 10.1.0.0/16 --name c1 -- sleep 600");
-    for at in [
+    let ports = [8300, 8301, 8500, 8600];
+    let tries = |addresses: &[&str]| {
+        let mut tries = String::new();
+        for at in addresses {
+            for port in ports {
+                tries += &format!("(busybox nc -w 3 {at} {port} -e true && echo {at}:{port}) & ");
+            }
+        }
+        format!("{tries} wait")
+    };
+    let script = tries(&[
         "10.253.0.1",
         "10.253.0.2",
         "10.255.0.1",
         "10.254.0.1",
+        "169.254.1.1",
         "127.0.0.1",
-    ] {
-        let fetch = format!("exec c1 -- {BINARY} fetch http://{at}:8500/v1/status/leader");
-        let outcome = site.arpanet2("node1", &fetch);
-        assert_eq!(outcome.code, Some(1), "{at}: {outcome:?}");
-    }
-    let from_host = format!("{BINARY} fetch http://10.253.0.2:8500/v1/status/leader");
-    let outcome = site.run("node1", &from_host);
-    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    ]);
+    let exec = [BINARY, "exec", "c1", "--", "sh", "-c", &script];
+    let reached = site.command("node1", &exec);
+    assert_eq!(reached.code, Some(0), "{reached:?}");
+    assert_eq!(reached.out, "", "{reached:?}");
+    // The host does, by the same tries.
+    let script = tries(&["10.253.0.1", "10.253.0.2"]);
+    let reached = site.command("node1", &["sh", "-c", &script]);
+    assert_eq!(reached.out.lines().count(), 2 * ports.len(), "{reached:?}");
 }
 
 #[tokio::test]

@@ -65,6 +65,19 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host.
 # The consul program, for discovery by consul; the one in PATH unless set.
 #consul = "/usr/bin/consul"
 
+# Its datacenter; the same on all nodes.
+#consul_datacenter = "dc1"
+
+# A file with consul's ACL token, a UUID, that only its owner may read; the same on all nodes. With one, consul refuses whoever
+# shows none. The boot node's makes it known, with the right to everything; whoever else is to do less has consul make more.
+#consul_token_file = "/etc/arpanet2/consul.token"
+
+# Certificates by which consul's agents know each other (PEM): the authority of all nodes, and this node's own. A server's has
+# the name server.DATACENTER.DOMAIN. On all nodes, or on none.
+#consul_ca = "/etc/arpanet2/consul-ca.pem"
+#consul_certificate = "/etc/arpanet2/consul.pem"
+#consul_key = "/etc/arpanet2/consul-key.pem"
+
 # Let every user of this host reach the docker plane, not only root.
 #open_docker_plane = false
 "#;
@@ -103,6 +116,14 @@ pub(crate) struct Config {
     pub(crate) dns: Option<DnsKind>,
     /// The consul program; the one in `PATH` unless set.
     pub(crate) consul: Option<PathBuf>,
+    /// Consul's datacenter.
+    pub(crate) consul_datacenter: Option<String>,
+    /// Where its ACL token is.
+    pub(crate) consul_token_file: Option<PathBuf>,
+    /// Certificates of its agents: the authority, and this node's own with its key.
+    pub(crate) consul_ca: Option<PathBuf>,
+    pub(crate) consul_certificate: Option<PathBuf>,
+    pub(crate) consul_key: Option<PathBuf>,
     /// The docker engine's socket.
     pub(crate) docker_socket: Option<PathBuf>,
     /// Let every user of this host reach the docker plane, not only root.

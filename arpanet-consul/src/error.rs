@@ -35,6 +35,16 @@ const LEADERLESS: [&str; 14] = [
     "Missing check 'serfHealth' registration",
 ];
 
+/// What to do when agents refuse each other.
+pub(crate) const CERTIFICATES: &str = "one authority must have signed the certificates of all agents, and a server's must have the name server.DATACENTER.DOMAIN";
+
+/// Whether consul says that agents do not believe each other's certificates.
+pub(crate) fn is_about_certificates(said: &str) -> bool {
+    said.contains("x509:")
+        || said.contains("tls: bad certificate")
+        || said.contains("tls: certificate required")
+}
+
 /// What consul says of what is not there, where it says so with status 500.
 const MISSING: [&str; 4] = [
     "does not have associated TTL",
@@ -55,9 +65,13 @@ const INVALID: [&str; 5] = [
 /// What an answer other than a good one means.
 pub(crate) fn answered(at: &str, status: StatusCode, body: &str) -> Error {
     let says = |needle: &str| body.contains(needle);
+    // What goes wrong between agents comes as an answer of this node's.
+    let is_certificate = is_about_certificates(body);
     // What comes from another server arrives as an "rpc error" with that server's words: those come first.
     let kind = match status.as_u16() {
         401 | 403 if says("ACL not found") => ErrorKind::Unauthenticated,
+        500 if is_certificate => ErrorKind::Unauthenticated,
+        500 if says("wrong datacenter") => ErrorKind::Incompatible,
         401 => ErrorKind::Unauthenticated,
         403 => ErrorKind::PermissionDenied,
         400 if says("HTTP request to an HTTPS server") => ErrorKind::Incompatible,
@@ -76,11 +90,15 @@ pub(crate) fn answered(at: &str, status: StatusCode, body: &str) -> Error {
     };
     let error = own(kind, sentence(at, status, body));
     match kind {
+        ErrorKind::Unauthenticated if is_certificate => error.with_hint(CERTIFICATES),
         ErrorKind::Unauthenticated => {
             error.with_hint("the ACL token is none that this consul knows")
         }
         ErrorKind::PermissionDenied => {
             error.with_hint("the ACL token, or the anonymous one where none is set, may not do it")
+        }
+        ErrorKind::Incompatible if says("wrong datacenter") => {
+            error.with_hint("all agents of a cluster are in the same datacenter")
         }
         ErrorKind::Incompatible => error.with_hint("say https:// in the address"),
         ErrorKind::Unavailable if says("No cluster leader") => {
@@ -239,6 +257,16 @@ mod tests {
                 ErrorKind::Unavailable,
             ),
             (429, "", ErrorKind::Unavailable),
+            (
+                500,
+                "1 error occurred: * Failed to join 10.253.0.1: Member 'node1' part of wrong datacenter 'east'",
+                ErrorKind::Incompatible,
+            ),
+            (
+                500,
+                "rpc error getting client: failed to get conn: x509: certificate signed by unknown authority",
+                ErrorKind::Unauthenticated,
+            ),
             (403, "ACL not found", ErrorKind::Unauthenticated),
             (403, "Permission denied", ErrorKind::PermissionDenied),
             (

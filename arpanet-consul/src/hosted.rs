@@ -93,11 +93,12 @@ impl Discovery for HostedConsul {
     }
 
     async fn forget(&self, node: NodeAddr) -> Result<()> {
-        self.discovery.forget(node).await?;
         if self.agent.node().await == Some(node) {
+            // Also where discovery did not come up: its server may be one already.
             self.is_forgotten.store(true, Ordering::Relaxed);
+            return Ok(());
         }
-        Ok(())
+        self.discovery.forget(node).await
     }
 
     async fn leave(&self, limit: Duration) -> Result<()> {

@@ -9,11 +9,15 @@ use tokio::time::Instant;
 
 use crate::blocking::pause;
 use crate::client::Client;
-use crate::config::{ConsulConfig, ms};
+use crate::config::{Consistency, ConsulConfig, ms};
 use crate::error::own;
 use crate::pulse;
+use crate::reading::Reading;
 use crate::registry::Registry;
 use crate::running::Running;
+
+/// How long the ACL token may be unknown: a server knows it only once it has what the others have, and the first one once it leads.
+const LEARNING: Duration = Duration::from_secs(3);
 
 /// The agent, asked until it answers, knows a leader and has this node in the catalogue.
 pub(crate) async fn come_up(
@@ -21,7 +25,8 @@ pub(crate) async fn come_up(
     config: &ConsulConfig,
     membership: &Membership,
 ) -> Result<Registry> {
-    let end = Instant::now() + ms(config.confirm_ms);
+    let begun = Instant::now();
+    let end = begun + ms(config.confirm_ms);
     let mut failures = 0;
     loop {
         let attempt = tokio::time::timeout_at(end, come_up_once(client, config, membership));
@@ -33,9 +38,19 @@ pub(crate) async fn come_up(
                 format!("consul at {} does not come up", client.transport.at),
             ),
         };
+        // To whoever may do nothing the catalogue looks empty; the leader's store says why.
+        let store = client.pair("arpanet", Reading::now(Consistency::Consistent));
+        if let Ok(Err(denied)) = tokio::time::timeout_at(end, store).await
+            && denied.kind() == ErrorKind::PermissionDenied
+        {
+            return Err(denied);
+        }
         failures += 1;
         let again = Instant::now() + pause(failures, rand::random());
-        if !error.is_retryable() || again >= end {
+        let is_learning = config.token.is_some()
+            && error.kind() == ErrorKind::Unauthenticated
+            && again < begun + LEARNING;
+        if !(error.is_retryable() || is_learning) || again >= end {
             return Err(error);
         }
         tokio::time::sleep_until(again).await;

@@ -19,6 +19,7 @@ pub(crate) fn connector(config: &TlsConfig) -> Result<TlsConnector> {
             ErrorKind::InvalidInput,
             format!("{} can't be read as PEM", file.display()),
         )
+        .with_hint("a file that begins with -----BEGIN, as consul tls and openssl write them")
         .with_source(cause)
     };
     let certificates = |file: &Path| -> Result<Vec<CertificateDer<'static>>> {

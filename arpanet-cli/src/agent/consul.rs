@@ -16,6 +16,7 @@ use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use async_trait::async_trait;
 use tokio::task::AbortHandle;
 
+use super::consul_access::Access;
 use super::loopback::Loopback;
 use crate::commands::Context;
 use crate::host;
@@ -45,20 +46,32 @@ impl Consul {
         let program = host::consul(context.config.consul.as_deref())?;
         let paths = &context.paths;
         let socket = paths.consul_socket();
-        let config = ConsulConfig::default()
+        let access = Access::of(&context.config)?;
+        let mut config = ConsulConfig::default()
             .address(format!("unix:{}", socket.display()))
             // The members' own discovery knows sooner who is gone, and who is back.
             .node_health(false);
         let recursors = host::upstreams().into_iter().map(|server| server.ip());
-        let agent = ConsulAgentConfig::new(program, paths.consul(), socket)
+        let mut agent = ConsulAgentConfig::new(program, paths.consul(), socket)
             .domain(domain)
             .recursors(recursors);
+        if let Some(datacenter) = access.datacenter {
+            agent = agent.datacenter(datacenter);
+        }
+        if let Some(token) = access.token {
+            config = config.token(token.clone());
+            agent = agent.token(token);
+        }
+        let has_certificates = access.tls.is_some();
+        if let Some(tls) = access.tls {
+            agent = agent.tls(tls);
+        }
         let agent = Arc::new(ConsulAgent::new(agent, spawn(paths.router()))?);
         let hosted = HostedConsul::new(Arc::clone(&agent), ConsulDiscovery::new(config.clone())?);
         Ok(Self {
             discovery: LayeredDiscovery::new(members, Arc::new(hosted)),
             key_value: Arc::new(ConsulKeyValue::new(config)?),
-            facility: ConsulFacility::new(agent),
+            facility: ConsulFacility::new(agent, has_certificates),
         })
     }
 }
@@ -87,19 +100,23 @@ fn spawn(router: PathBuf) -> Spawn {
 /// Where the agents of servers answer each other and clients, and where all of them do. Their datagrams are among agents only.
 const RPC_PORT: u16 = 8300;
 const SERF_PORT: u16 = 8301;
+/// Its HTTP API by TLS, where there are certificates.
+const HTTPS_PORT: u16 = 8501;
 
 /// What this host has of consul: its ports on the loopback; and that it meets the others again as soon as they are back.
 #[derive(Debug)]
 pub(super) struct ConsulFacility {
     agent: Arc<ConsulAgent>,
     loopback: Loopback,
+    has_certificates: bool,
     meeting: Mutex<Option<AbortHandle>>,
 }
 
 impl ConsulFacility {
-    fn new(agent: Arc<ConsulAgent>) -> Self {
+    fn new(agent: Arc<ConsulAgent>, has_certificates: bool) -> Self {
         Self {
             agent,
+            has_certificates,
             loopback: Loopback::default(),
             meeting: Mutex::default(),
         }
@@ -111,11 +128,11 @@ impl ConsulFacility {
 }
 
 /// The ports of this host's consul, but for DNS, which the node serves itself.
-fn ports(role: Role) -> Vec<u16> {
+fn ports(role: Role, has_certificates: bool) -> Vec<u16> {
     let rpc = role.admits().then_some(RPC_PORT);
-    rpc.into_iter()
-        .chain([SERF_PORT, CONSUL_HTTP_PORT])
-        .collect()
+    let https = has_certificates.then_some(HTTPS_PORT);
+    let all = [Some(SERF_PORT), Some(CONSUL_HTTP_PORT), rpc, https];
+    all.into_iter().flatten().collect()
 }
 
 /// Has consul meet every server that comes up: by itself it looks after half a minute.
@@ -177,7 +194,7 @@ impl Facility for ConsulFacility {
         let info = &context.membership.me;
         let me = info.node;
         // Where programs of this host look for it. The node itself does without.
-        let ports = ports(info.role);
+        let ports = ports(info.role, self.has_certificates);
         self.loopback.start(me.discovery(), &ports, context).await;
         let members = context.discovery.watch_members().await?;
         let task = tokio::spawn(meet(Arc::clone(&self.agent), me, members));

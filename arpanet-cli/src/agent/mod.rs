@@ -4,6 +4,7 @@ pub(crate) mod api;
 mod bridge_dns;
 pub(crate) mod by_hand;
 mod consul;
+mod consul_access;
 mod dns;
 mod docker_plane;
 mod forward;

@@ -29,7 +29,12 @@ pub(crate) async fn run(context: &Context, args: &ConsulArgs) -> Result<ExitCode
             .with_hint("a cluster that was booted with --discovery consul has consul"));
     }
     let program = host::consul(context.config.consul.as_deref())?;
-    let error = command(&program, status.node.address, &args.args).exec();
+    let mut consul = command(&program, status.node.address, &args.args);
+    if let Some(token) = &context.config.consul_token_file {
+        // Consul reads it itself, so that it is in no environment.
+        consul.env("CONSUL_HTTP_TOKEN_FILE", token);
+    }
+    let error = consul.exec();
     let message = format!("{} can't be run", program.display());
     Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
 }

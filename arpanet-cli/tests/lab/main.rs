@@ -41,6 +41,7 @@ mod churn;
 mod cluster;
 mod commands;
 mod consul;
+mod consul_access;
 mod consul_dns;
 mod container_dns;
 mod demo;

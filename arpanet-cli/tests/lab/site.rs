@@ -72,7 +72,7 @@ pub(crate) fn root() -> bool {
 
 /// The consul program: what `ARPANET_CONSUL` names, or the one on the path. Says that the test is skipped where there is none,
 /// and fails where one is promised.
-fn consul() -> Option<PathBuf> {
+pub(crate) fn consul() -> Option<PathBuf> {
     let named = std::env::var_os("ARPANET_CONSUL").map(PathBuf::from);
     let found = named.or_else(|| {
         let path = std::env::var_os("PATH")?;

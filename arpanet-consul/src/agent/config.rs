@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use arpanet_core::admission::Membership;
+use arpanet_core::roster::Role;
 use arpanet_core::{ErrorKind, NodeAddr, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::access::{AgentTls, guard};
+use crate::config::Token;
 use crate::error::own;
 
 /// The largest log file, in bytes; three of them are kept.
@@ -31,6 +34,13 @@ pub struct ConsulAgentConfig {
     pub domain: String,
     /// DNS servers for all other names; none: it answers for its own domain only.
     pub recursors: Vec<IpAddr>,
+    /// The datacenter that all agents of the cluster are in.
+    pub datacenter: String,
+    /// The ACL token of the cluster. With one, the process enforces access control, and refuses whoever has none: the boot node's
+    /// makes this one known, with which everything may be done. `None`: whoever reaches it may do everything.
+    pub token: Option<Token>,
+    /// Certificates by which agents know each other. `None`: by the key of their gossip and the overlay alone.
+    pub tls: Option<AgentTls>,
     /// How long raft and serf wait, as a multiple of the shortest: 1 finds a new leader in a second or two and needs hosts
     /// that are never busy for as long; 5 is consul's own default. From 1 to 10.
     pub raft_multiplier: u8,
@@ -50,6 +60,9 @@ impl ConsulAgentConfig {
             socket: socket.into(),
             domain: "consul".to_owned(),
             recursors: Vec::new(),
+            datacenter: "dc1".to_owned(),
+            token: None,
+            tls: None,
             raft_multiplier: 1,
         }
     }
@@ -68,6 +81,27 @@ impl ConsulAgentConfig {
         self
     }
 
+    /// In this datacenter.
+    #[must_use]
+    pub fn datacenter(mut self, datacenter: impl Into<String>) -> Self {
+        self.datacenter = datacenter.into();
+        self
+    }
+
+    /// Refusing whoever does not have this ACL token.
+    #[must_use]
+    pub fn token(mut self, token: Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Known to other agents, and knowing them, by these certificates.
+    #[must_use]
+    pub fn tls(mut self, tls: AgentTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// With this multiplier of raft's and serf's times.
     #[must_use]
     pub const fn raft_multiplier(mut self, multiplier: u8) -> Self {
@@ -80,7 +114,13 @@ impl ConsulAgentConfig {
             let message = "raft_multiplier must be from 1 to 10";
             return Err(own(ErrorKind::InvalidInput, message));
         }
-        Ok(())
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.datacenter.is_empty() || !self.datacenter.chars().all(is_part) {
+            let message = format!("{:?} can't be a datacenter", self.datacenter);
+            return Err(own(ErrorKind::InvalidInput, message)
+                .with_hint("letters, digits, hyphens and underscores, as in dc1"));
+        }
+        self.tls.as_ref().map_or(Ok(()), AgentTls::validate)
     }
 
     pub(super) fn file(&self) -> PathBuf {
@@ -117,7 +157,7 @@ impl ConsulAgentConfig {
         let key = gossip_key(membership)?;
         let mut config = json!({
             "node_name": me.name,
-            "datacenter": "dc1",
+            "datacenter": self.datacenter,
             "domain": self.domain,
             "data_dir": self.data(),
             "server": me.role.admits(),
@@ -152,6 +192,7 @@ impl ConsulAgentConfig {
         if founds {
             config["bootstrap_expect"] = json!(1);
         }
+        guard(&mut config, self, me.role == Role::Boot);
         Ok(config)
     }
 }

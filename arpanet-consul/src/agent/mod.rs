@@ -1,5 +1,6 @@
 //! The life of this node's consul process.
 
+mod access;
 mod config;
 mod files;
 mod process;
@@ -19,12 +20,13 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use self::access::AgentTls;
 pub use self::config::ConsulAgentConfig;
 use self::process::Process;
 use self::supervise::Supervised;
 use crate::client::Client;
 use crate::config::ConsulConfig;
-use crate::error::own;
+use crate::error::{CERTIFICATES, is_about_certificates, own};
 
 /// How long a consul that was told to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -99,8 +101,10 @@ impl ConsulAgent {
     pub fn new(config: ConsulAgentConfig, spawn: Spawn) -> Result<Self> {
         config.validate()?;
         let address = format!("unix:{}", config.socket.display());
+        let mut asked = ConsulConfig::default().address(address);
+        asked.token = config.token.as_ref().map(access::agent_token);
         Ok(Self {
-            client: Client::new(&ConsulConfig::default().address(address))?,
+            client: Client::new(&asked)?,
             config,
             spawn,
             running: Mutex::default(),
@@ -134,22 +138,27 @@ impl ConsulAgent {
         let mut trouble = None;
         loop {
             if let AgentState::Restarting = *self.state.borrow() {
-                return Err(self.with_last_words("consul ended by itself"));
+                let error = own(ErrorKind::Unavailable, "consul ended by itself");
+                return Err(self.with_last_words(error));
             }
             // Where the process runs and does not answer yet, this is refused at once.
             if !joined {
                 match self.join(&servers).await {
                     Ok(()) => joined = true,
+                    Err(error) if is_final(&error) => return Err(error),
                     Err(error) => trouble = Some(error),
                 }
             }
             match self.client.has_leader().await {
                 Ok(true) if joined => break,
+                Ok(_) if joined => trouble = None,
                 Ok(_) => {}
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => trouble = Some(error),
             }
             if Instant::now() >= end {
-                let error = self.with_last_words("consul finds no leader");
+                let error = own(ErrorKind::Unavailable, "consul finds no leader").with_hint("most of consul's servers have to reach each other, and certificates, token and datacenter to be set alike on all nodes");
+                let error = self.with_last_words(error);
                 return Err(match trouble {
                     Some(trouble) => error.with_source(trouble),
                     None => error,
@@ -258,13 +267,26 @@ impl ConsulAgent {
         self.stop().await
     }
 
-    fn with_last_words(&self, message: &str) -> Error {
-        let error = own(ErrorKind::Unavailable, message);
+    fn with_last_words(&self, error: Error) -> Error {
         match files::last_words(&self.config) {
-            Some(words) => error.with_source(format!("its last words: {words}")),
+            Some(words) => {
+                let error = match is_about_certificates(&words) {
+                    true => error.with_hint(CERTIFICATES),
+                    false => error,
+                };
+                error.with_source(format!("its last words: {words}"))
+            }
             None => error,
         }
     }
+}
+
+/// Other certificates, or another datacenter, will not be seen by another look.
+fn is_final(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unauthenticated | ErrorKind::Incompatible
+    )
 }
 
 /// Ends the consul process that was started with this folder, by this process or an earlier one. A second call does nothing.

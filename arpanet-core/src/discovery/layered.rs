@@ -241,9 +241,10 @@ impl Shared {
 
     /// Gives this node's place in the catalogue up. What is registered from then on waits for another start.
     async fn leave_catalogue(&self, me: NodeAddr, is_up: bool) -> Result<()> {
-        let forgotten = match is_up {
-            true => self.catalogue.forget(me).await,
-            false => Ok(()),
+        // One that did not come up may have come half way.
+        let forgotten = match self.catalogue.forget(me).await {
+            Err(_) if !is_up => Ok(()),
+            outcome => outcome,
         };
         if let Some(run) = self.lock().as_mut() {
             run.end_catalogue();

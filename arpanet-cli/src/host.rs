@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use arpanet_consul::agent::find_program;
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_netlink::{Transport, holder_of_port};
 
@@ -69,7 +70,10 @@ pub(crate) fn consul(chosen: Option<&Path>) -> Result<PathBuf> {
     match chosen {
         Some(path) if path.is_file() => Ok(path.to_owned()),
         Some(path) => Err(missing(format!("there is no consul at {}", path.display()))),
-        None => in_path("consul").ok_or_else(|| missing("there is no consul in PATH".to_owned())),
+        None => {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            find_program(&path).ok_or_else(|| missing("there is no consul in PATH".to_owned()))
+        }
     }
 }
 

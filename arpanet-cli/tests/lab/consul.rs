@@ -215,7 +215,7 @@ async fn what_keeps_a_node_from_having_consul_is_said() {
 }
 
 /// Three servers, with an entry and a service.
-async fn three_servers() -> Option<Site> {
+pub(crate) async fn three_servers() -> Option<Site> {
     let site = Site::up_with_consul(3).await?;
     site.ok("node1", "boot 0.1 Apples");
     site.ok("node2", &format!("server 0.2 Apples 0.1 {SEED}"));
@@ -226,7 +226,7 @@ async fn three_servers() -> Option<Site> {
 }
 
 /// Which host's consul leads, and how many are in raft, as a host's own consul knows it.
-fn raft(site: &Site, host: &str) -> (Option<String>, usize) {
+pub(crate) fn raft(site: &Site, host: &str) -> (Option<String>, usize) {
     let peers = site
         .arpanet2(host, "consul -- operator raft list-peers")
         .out;
@@ -240,6 +240,15 @@ fn raft(site: &Site, host: &str) -> (Option<String>, usize) {
         .find(leads)
         .and_then(|line| line.split(' ').next());
     (name.map(str::to_owned), peers.len())
+}
+
+/// Consul gives a server its vote once it has been well for ten seconds.
+pub(crate) fn three_votes(site: &Site) {
+    let voters = || {
+        let peers = site.arpanet2("node1", "consul -- operator raft list-peers");
+        peers.out.matches(" true ").count()
+    };
+    until("three votes", LIMIT, voters, |votes| *votes == 3);
 }
 
 #[tokio::test]
@@ -310,12 +319,7 @@ async fn another_server_leads_when_the_leader_dies() {
     let Some(site) = three_servers().await else {
         return;
     };
-    // Consul gives a server its vote once it has been well for ten seconds.
-    let voters = || {
-        let peers = site.arpanet2("node1", "consul -- operator raft list-peers");
-        peers.out.matches(" true ").count()
-    };
-    until("three votes", LIMIT, voters, |votes| *votes == 3);
+    three_votes(&site);
     let leader = raft(&site, "node1").0.unwrap();
     let others = ["node1", "node2", "node3"];
     let witness = *others.iter().find(|host| **host != leader).unwrap();

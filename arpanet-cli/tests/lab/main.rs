@@ -43,6 +43,7 @@ mod commands;
 mod consul;
 mod consul_access;
 mod consul_dns;
+mod consul_founding;
 mod container_dns;
 mod demo;
 mod docker;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use arpanet_consul::agent::find_program;
 use arpanet_lab::{HolderCommand, Lab, LabConfig};
 use tempfile::TempDir;
 
@@ -74,12 +75,7 @@ pub(crate) fn root() -> bool {
 /// and fails where one is promised.
 pub(crate) fn consul() -> Option<PathBuf> {
     let named = std::env::var_os("ARPANET_CONSUL").map(PathBuf::from);
-    let found = named.or_else(|| {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .map(|folder| folder.join("consul"))
-            .find(|program| program.is_file())
-    });
+    let found = named.or_else(|| find_program(&std::env::var_os("PATH")?));
     if found.is_none() {
         let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
         assert!(

@@ -4,6 +4,7 @@ mod access;
 mod config;
 mod files;
 mod process;
+mod program;
 mod supervise;
 
 use std::io;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 pub use self::access::AgentTls;
 pub use self::config::ConsulAgentConfig;
 use self::process::Process;
+pub use self::program::find_program;
 use self::supervise::Supervised;
 use crate::client::Client;
 use crate::config::ConsulConfig;

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arpanet_consul::ConsulConfig;
+use arpanet_consul::agent::find_program;
 use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
 use arpanet_netlink::{Namespace, VethEnd};
@@ -27,10 +28,7 @@ pub(crate) fn binary() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("ARPANET_CONSUL") {
         return Some(named.into());
     }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join("consul"))
-        .find(|file| file.is_file())
+    find_program(&std::env::var_os("PATH")?)
 }
 
 /// Skips where consul can't be had, and fails instead where it is promised.
@@ -233,7 +231,16 @@ impl Drop for Consul {
 
 /// So many nodes' memberships of one cluster: `0.1` is `node1`, and boot.
 pub(crate) fn memberships(nodes: u8) -> Vec<Membership> {
-    let entries: Vec<RosterEntry> = (1..=nodes).map(entry).collect();
+    let others = std::iter::repeat_n(Role::Server, usize::from(nodes.saturating_sub(1)));
+    memberships_as(&[Role::Boot].into_iter().chain(others).collect::<Vec<_>>())
+}
+
+/// Memberships of one cluster by the roles of its nodes.
+pub(crate) fn memberships_as(roles: &[Role]) -> Vec<Membership> {
+    let entries: Vec<RosterEntry> = (1..)
+        .zip(roles)
+        .map(|(at, role)| entry(at, *role))
+        .collect();
     let roster: Roster = entries.iter().cloned().collect();
     let of = |entry: RosterEntry| {
         Membership::new(
@@ -247,18 +254,20 @@ pub(crate) fn memberships(nodes: u8) -> Vec<Membership> {
     entries.into_iter().map(of).collect()
 }
 
-fn entry(number: u8) -> RosterEntry {
+fn entry(number: u8, role: Role) -> RosterEntry {
     RosterEntry::new(
         format!("0.{number}").parse().unwrap(),
         format!("node{number}").parse().unwrap(),
-        if number == 1 {
-            Role::Boot
-        } else {
-            Role::Server
-        },
+        role,
         Identity::from_bytes([number; 32]),
         number.into(),
     )
+}
+
+/// What an agent answers at a path, if it does.
+pub(crate) fn get(socket: &Path, path: &str) -> Option<Value> {
+    let (status, _, body) = ask(socket, "", "GET", path, "")?;
+    (status == 200).then(|| serde_json::from_str(&body).unwrap())
 }
 
 /// HTTP/1.0 over a socket: the other side closes when all is said. Status, head and body.
@@ -283,6 +292,33 @@ fn ask(
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some((status, head.to_owned(), body.to_owned()))
+}
+
+/// So many hosts on one switch: `node1`, as it calls its port, at 10.253.0.1, and on.
+pub(crate) async fn hosts(count: u8) -> (Namespace, Vec<Namespace>) {
+    let switch = Namespace::create().unwrap();
+    let netlink = switch.handle().unwrap();
+    netlink.add_bridge("switch").await.unwrap();
+    netlink.set_up("switch", true).await.unwrap();
+    let mut hosts = Vec::new();
+    for number in 1..=count {
+        let namespace = Namespace::create().unwrap();
+        let name = format!("node{number}");
+        let ends = [
+            VethEnd::new(&name, &switch),
+            VethEnd::new("eth0", &namespace),
+        ];
+        netlink.add_veth(&ends[0], &ends[1]).await.unwrap();
+        netlink.set_master(&name, Some("switch")).await.unwrap();
+        netlink.set_up(&name, true).await.unwrap();
+        let inside = namespace.handle().unwrap();
+        inside.set_up("lo", true).await.unwrap();
+        let net = ipnet::Ipv4Net::new(Ipv4Addr::new(10, 253, 0, number), 16).unwrap();
+        inside.add_address("eth0", net).await.unwrap();
+        inside.set_up("eth0", true).await.unwrap();
+        hosts.push(namespace);
+    }
+    (switch, hosts)
 }
 
 /// Agents on one switch: first servers, then clients.
@@ -310,26 +346,10 @@ impl Site {
 
     async fn make(servers: u8, clients: u8, config: Value, token: &str) -> Self {
         let folder = TempDir::with_prefix("arpanet-consul-").unwrap();
-        let switch = Namespace::create().unwrap();
-        let netlink = switch.handle().unwrap();
-        netlink.add_bridge("switch").await.unwrap();
-        netlink.set_up("switch", true).await.unwrap();
+        let (switch, hosts) = hosts(servers + clients).await;
         let mut agents = Vec::new();
-        for number in 1..=servers + clients {
-            let namespace = Namespace::create().unwrap();
+        for (number, namespace) in (1..).zip(hosts) {
             let (name, ip) = (format!("node{number}"), Ipv4Addr::new(10, 253, 0, number));
-            let ends = [
-                VethEnd::new(&name, &switch),
-                VethEnd::new("eth0", &namespace),
-            ];
-            netlink.add_veth(&ends[0], &ends[1]).await.unwrap();
-            netlink.set_master(&name, Some("switch")).await.unwrap();
-            netlink.set_up(&name, true).await.unwrap();
-            let inside = namespace.handle().unwrap();
-            inside.set_up("lo", true).await.unwrap();
-            let net = ipnet::Ipv4Net::new(ip, 16).unwrap();
-            inside.add_address("eth0", net).await.unwrap();
-            inside.set_up("eth0", true).await.unwrap();
             let folder = folder.path().join(&name);
             std::fs::create_dir_all(&folder).unwrap();
             let mut all = json!({

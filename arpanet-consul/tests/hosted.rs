@@ -1,0 +1,315 @@
+//! The life of a node's consul process, with a real one: founded once, found again, started again, left.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod consuls;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arpanet_consul::agent::{AgentState, ConsulAgentConfig, Spawn};
+use arpanet_consul::{ConsulAgent, ConsulConfig, ConsulDiscovery, ConsulKeyValue, HostedConsul};
+use arpanet_core::admission::Membership;
+use arpanet_core::kv::KeyValue;
+use arpanet_core::roster::Role;
+use arpanet_core::{Discovery, ErrorKind};
+use arpanet_netlink::Namespace;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::consuls::{binary, get, hosts, memberships, memberships_as, until, until_ok};
+
+/// A host for a node's consul. Its process ends with it.
+struct Host {
+    folder: PathBuf,
+    namespace: Arc<Namespace>,
+}
+
+impl Host {
+    /// So many on one switch, which lives as long as the last value.
+    async fn several(count: u8) -> (Vec<Self>, Namespace, TempDir) {
+        let folder = TempDir::with_prefix("arpanet-hosted-").unwrap();
+        let (switch, namespaces) = hosts(count).await;
+        let host = |(number, namespace): (usize, Namespace)| Self {
+            folder: folder.path().join(number.to_string()),
+            namespace: Arc::new(namespace),
+        };
+        let all = namespaces.into_iter().enumerate().map(host).collect();
+        (all, switch, folder)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.with_extension("sock")
+    }
+
+    fn agent_of(&self, program: &Path) -> Arc<ConsulAgent> {
+        let namespace = Arc::clone(&self.namespace);
+        let spawn: Spawn = Arc::new(move |command| {
+            let spawned = namespace.run(|| command.spawn());
+            spawned.map_err(std::io::Error::other)?
+        });
+        let config = ConsulAgentConfig::new(program, &self.folder, self.socket());
+        Arc::new(ConsulAgent::new(config, spawn).unwrap())
+    }
+
+    fn agent(&self) -> Arc<ConsulAgent> {
+        self.agent_of(&binary().unwrap())
+    }
+
+    fn config(&self) -> ConsulConfig {
+        ConsulConfig::default().address(format!("unix:{}", self.socket().display()))
+    }
+
+    fn hosted(&self) -> HostedConsul {
+        HostedConsul::new(self.agent(), ConsulDiscovery::new(self.config()).unwrap())
+    }
+
+    fn store(&self) -> ConsulKeyValue {
+        ConsulKeyValue::new(self.config()).unwrap()
+    }
+
+    fn pid(&self) -> Option<i64> {
+        let process = fs::read(self.folder.join("process.json")).ok()?;
+        serde_json::from_slice::<Value>(&process).ok()?["pid"].as_i64()
+    }
+
+    fn kill(&self) {
+        if let Some(pid) = self.pid() {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+
+    /// The addresses of the servers that have to agree.
+    fn peers(&self) -> Option<usize> {
+        get(&self.socket(), "/v1/status/peers")?
+            .as_array()
+            .map(Vec::len)
+    }
+
+    /// What consul here thinks of another: 1 alive, 3 left, 4 failed (serf's states).
+    fn thinks_of(&self, name: &str) -> Option<i64> {
+        let members = get(&self.socket(), "/v1/agent/members")?;
+        let mut members = members.as_array()?.iter();
+        members.find(|member| member["Name"] == name)?["Status"].as_i64()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn running(agent: &ConsulAgent) -> Option<i32> {
+    match *agent.state().borrow() {
+        AgentState::Running { pid } => Some(pid),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_founded_once_and_its_process_is_found_again() {
+    require_consul!();
+    let (hosts, _switch, _folder) = Host::several(1).await;
+    let [host] = &hosts[..] else { unreachable!() };
+    let me = &memberships(1)[0];
+    let agent = host.agent();
+    agent.start(me).await.unwrap();
+    let first = running(&agent).unwrap();
+    agent.start(me).await.unwrap();
+    assert_eq!(running(&agent), Some(first));
+    let key = "paas/web".parse().unwrap();
+    until_ok("it takes values", async || {
+        host.store().put(&key, "one".into()).await.ok()
+    })
+    .await;
+
+    // As a later process of ours does.
+    agent.release().await;
+    assert_eq!(running(&agent), None);
+    let later = host.agent();
+    later.start(me).await.unwrap();
+    assert_eq!(running(&later), Some(first));
+
+    later.stop().await.unwrap();
+    later.stop().await.unwrap();
+    let process = PathBuf::from(format!("/proc/{first}"));
+    until("it is gone", || (!process.exists()).then_some(())).await;
+    later.start(me).await.unwrap();
+    assert_ne!(running(&later), Some(first));
+    let kept = until_ok("it reads", async || host.store().get(&key).await.ok()).await;
+    assert_eq!(kept.unwrap().value, "one");
+    for (name, mode) in [("", 0o700), ("consul.json", 0o600), ("process.json", 0o600)] {
+        let path = host.folder.join(name);
+        let found = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_joins_and_one_that_is_killed_is_started_again_and_meets_the_others() {
+    require_consul!();
+    let (hosts, _switch, _folder) = Host::several(2).await;
+    let first = hosts[0].agent();
+    first.start(&memberships(1)[0]).await.unwrap();
+    let second = hosts[1].agent();
+    second.start(&memberships(2)[1]).await.unwrap();
+    until("both are servers", || {
+        (hosts[0].peers() == Some(2)).then_some(())
+    })
+    .await;
+
+    let pid = running(&second).unwrap();
+    let mut state = second.state();
+    hosts[1].kill();
+    let other = async {
+        loop {
+            state.changed().await.unwrap();
+            if let AgentState::Running { pid: now } = *state.borrow_and_update()
+                && now != pid
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(consuls::LIMIT, other).await.unwrap();
+    let key = "paas/web".parse().unwrap();
+    until_ok("it takes values", async || {
+        hosts[1].store().put(&key, "one".into()).await.ok()
+    })
+    .await;
+    until("it is alive", || {
+        (hosts[0].thinks_of("node2") == Some(1)).then_some(())
+    })
+    .await;
+    assert_eq!(hosts[0].peers(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_node_that_lost_its_data_founds_no_second_cluster() {
+    require_consul!();
+    let (hosts, _switch, _folder) = Host::several(2).await;
+    let agents = [hosts[0].agent(), hosts[1].agent()];
+    agents[0].start(&memberships(1)[0]).await.unwrap();
+    let both = memberships(2);
+    agents[1].start(&both[1]).await.unwrap();
+    let key = "paas/web".parse().unwrap();
+    until_ok("it takes values", async || {
+        hosts[1].store().put(&key, "one".into()).await.ok()
+    })
+    .await;
+
+    // The others are in its roster, and don't answer: it waits for them, and stays without a leader.
+    for agent in &agents {
+        agent.stop().await.unwrap();
+    }
+    fs::remove_dir_all(&hosts[0].folder).unwrap();
+    let alone = agents[0].start(&both[0]).await.unwrap_err();
+    assert_eq!(alone.kind(), ErrorKind::Unavailable);
+    assert!(alone.to_string().contains("finds no leader"), "{alone}");
+    assert!(alone.hint().is_some());
+    let store = hosts[0].store();
+    assert!(store.get(&key).await.is_err());
+}
+
+fn told(error: &arpanet_core::Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        told.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_run_is_told_with_its_last_words() {
+    require_consul!();
+    let (hosts, _switch, folder) = Host::several(1).await;
+    let me = &memberships(1)[0];
+    let missing = hosts[0].agent_of(Path::new("/nowhere/consul"));
+    let error = missing.start(me).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        told(&error).contains("/nowhere/consul can't be started"),
+        "{error}"
+    );
+
+    let broken = folder.path().join("broken");
+    fs::write(
+        &broken,
+        "#!/bin/sh\necho listen tcp: address already in use >&2\nexit 1\n",
+    )
+    .unwrap();
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = hosts[0].agent_of(&broken);
+    let error = agent.start(me).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let told = told(&error);
+    assert!(
+        told.contains("ended by itself") && told.contains("address already in use"),
+        "{told}"
+    );
+    agent.stop().await.unwrap();
+}
+
+async fn start(hosted: &HostedConsul, membership: &Membership) {
+    hosted.start(membership).await.unwrap();
+    hosted.start_on_overlay(false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_leaves_and_a_server_stays_until_it_is_forgotten() {
+    require_consul!();
+    const LEAVE: Duration = Duration::from_secs(5);
+    let (hosts, _switch, _folder) = Host::several(3).await;
+    let all = memberships_as(&[Role::Boot, Role::Client, Role::Server]);
+    let first = hosts[0].hosted();
+    start(&first, &memberships(1)[0]).await;
+    let [client, server] = [1, 2].map(|at| hosts[at].hosted());
+    start(&client, &all[1]).await;
+    start(&server, &all[2]).await;
+    until("both are there", || {
+        let seen = ["node2", "node3"].map(|name| hosts[0].thinks_of(name));
+        (seen == [Some(1), Some(1)] && hosts[0].peers() == Some(2)).then_some(())
+    })
+    .await;
+
+    client.leave(LEAVE).await.unwrap();
+    until("the client left", || {
+        (hosts[0].thinks_of("node2") == Some(3)).then_some(())
+    })
+    .await;
+    assert_eq!(hosts[1].pid(), None);
+
+    // Without the server there is no majority, so it is waited for.
+    server.leave(LEAVE).await.unwrap();
+    assert_eq!(hosts[2].pid(), None);
+    assert_eq!(hosts[0].peers(), Some(2));
+    start(&server, &all[2]).await;
+    until_ok("there is a leader", async || {
+        hosts[0]
+            .store()
+            .put(&"k".parse().unwrap(), "v".into())
+            .await
+            .ok()
+    })
+    .await;
+
+    server.forget(all[2].me.node).await.unwrap();
+    server.leave(LEAVE).await.unwrap();
+    until("the server left", || {
+        (hosts[0].thinks_of("node3") == Some(3)).then_some(())
+    })
+    .await;
+    until("it is no server", || {
+        (hosts[0].peers() == Some(1)).then_some(())
+    })
+    .await;
+    first.stop().await.unwrap();
+    assert!(hosts[0].pid().is_some());
+}

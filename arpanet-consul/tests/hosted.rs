@@ -5,13 +5,14 @@
 mod consuls;
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_consul::agent::{AgentState, ConsulAgentConfig, Spawn};
+use arpanet_consul::agent::{AgentState, Connect, ConsulAgentConfig, Spawn};
 use arpanet_consul::{ConsulAgent, ConsulConfig, ConsulDiscovery, ConsulKeyValue, HostedConsul};
 use arpanet_core::admission::Membership;
 use arpanet_core::kv::KeyValue;
@@ -52,8 +53,14 @@ impl Host {
             let spawned = namespace.run(|| command.spawn());
             spawned.map_err(std::io::Error::other)?
         });
+        let namespace = Arc::clone(&self.namespace);
+        let connect: Connect = Arc::new(move |at| {
+            let connected = namespace.run(|| TcpStream::connect(at));
+            connected.map_err(std::io::Error::other)?
+        });
         let config = ConsulAgentConfig::new(program, &self.folder, self.socket());
-        Arc::new(ConsulAgent::new(config, spawn).unwrap())
+        let agent = ConsulAgent::new(config, spawn).unwrap();
+        Arc::new(agent.connecting(connect))
     }
 
     fn agent(&self) -> Arc<ConsulAgent> {
@@ -122,6 +129,13 @@ async fn a_cluster_is_founded_once_and_its_process_is_found_again() {
     let first = running(&agent).unwrap();
     agent.start(me).await.unwrap();
     assert_eq!(running(&agent), Some(first));
+    // It stood for election because it was asked to, and not because it had waited for a leader.
+    let log = fs::read_dir(host.folder.join("log")).unwrap().flatten();
+    let log: String = log
+        .map(|log| fs::read_to_string(log.path()).unwrap())
+        .collect();
+    assert!(log.contains("entering candidate state"), "{log}");
+    assert!(!log.contains("heartbeat timeout reached"), "{log}");
     let key = "paas/web".parse().unwrap();
     until_ok("it takes values", async || {
         host.store().put(&key, "one".into()).await.ok()

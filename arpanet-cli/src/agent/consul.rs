@@ -1,8 +1,10 @@
 //! Consul as a part of the node: its process in the router's namespace, where 10.253.A.B is.
 
 use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arpanet_consul::agent::{ConsulAgentConfig, Spawn};
 use arpanet_consul::{ConsulAgent, ConsulConfig, ConsulDiscovery, ConsulKeyValue, HostedConsul};
@@ -66,7 +68,8 @@ impl Consul {
         if let Some(tls) = access.tls {
             agent = agent.tls(tls);
         }
-        let agent = Arc::new(ConsulAgent::new(agent, spawn(paths.router()))?);
+        let agent = ConsulAgent::new(agent, spawn(paths.router()))?;
+        let agent = Arc::new(agent.connecting(Arc::new(connect)));
         let hosted = HostedConsul::new(Arc::clone(&agent), ConsulDiscovery::new(config.clone())?);
         Ok(Self {
             discovery: LayeredDiscovery::new(members, Arc::new(hosted)),
@@ -97,11 +100,18 @@ fn spawn(router: PathBuf) -> Spawn {
     })
 }
 
+/// How long a connection to this node's own consul may take.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Where the agents of servers answer each other and clients, and where all of them do. Their datagrams are among agents only.
 const RPC_PORT: u16 = 8300;
 const SERF_PORT: u16 = 8301;
 /// Its HTTP API by TLS, where there are certificates.
 const HTTPS_PORT: u16 = 8501;
+
+/// Reaches this node's consul by the host's link into the router.
+fn connect(at: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect_timeout(&at, PATIENCE)
+}
 
 /// What this host has of consul: its ports on the loopback; and that it meets the others again as soon as they are back.
 #[derive(Debug)]

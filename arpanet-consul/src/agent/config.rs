@@ -20,6 +20,9 @@ use crate::error::own;
 /// The largest log file, in bytes; three of them are kept.
 const LOG_BYTES: u64 = 10 << 20;
 
+/// Where servers answer each other, and clients.
+pub(super) const SERVER_PORT: u16 = 8300;
+
 /// The consul process of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

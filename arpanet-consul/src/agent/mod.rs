@@ -2,13 +2,14 @@
 
 mod access;
 mod config;
+mod election;
 mod files;
 mod process;
 mod program;
 mod supervise;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -45,6 +46,9 @@ const LOOKING: Duration = Duration::from_millis(20);
 /// Starts a command where the node's discovery plane is: its network namespace is the caller's to enter.
 pub type Spawn = Arc<dyn Fn(&mut Command) -> io::Result<Child> + Send + Sync>;
 
+/// Connects to where the node's discovery plane is, and gives up after a moment.
+pub type Connect = Arc<dyn Fn(SocketAddr) -> io::Result<TcpStream> + Send + Sync>;
+
 /// The consul process of a node, at 10.253.A.B: started, watched, started again when it ends by itself, and found again by a
 /// later process of ours, which it outlives.
 ///
@@ -54,6 +58,7 @@ pub type Spawn = Arc<dyn Fn(&mut Command) -> io::Result<Child> + Send + Sync>;
 pub struct ConsulAgent {
     config: ConsulAgentConfig,
     spawn: Spawn,
+    connect: Option<Connect>,
     client: Client,
     running: Mutex<Option<Running>>,
     state: watch::Sender<AgentState>,
@@ -109,9 +114,17 @@ impl ConsulAgent {
             client: Client::new(&asked)?,
             config,
             spawn,
+            connect: None,
             running: Mutex::default(),
             state: watch::Sender::default(),
         })
+    }
+
+    /// With a way to the process by which the first server is asked to lead at once, instead of after a second or two.
+    #[must_use]
+    pub fn connecting(mut self, connect: Connect) -> Self {
+        self.connect = Some(connect);
+        self
     }
 
     /// The node whose process it is, while it is started.
@@ -138,6 +151,9 @@ impl ConsulAgent {
         let servers = config::servers(membership);
         let mut joined = servers.is_empty();
         let mut trouble = None;
+        // With certificates, raft's connections need them too.
+        let stands = self.config.founding().exists() && self.config.tls.is_none();
+        let mut connect = self.connect.clone().filter(|_| stands);
         loop {
             if let AgentState::Restarting = *self.state.borrow() {
                 let error = own(ErrorKind::Unavailable, "consul ended by itself");
@@ -153,7 +169,12 @@ impl ConsulAgent {
             }
             match self.client.has_leader().await {
                 Ok(true) if joined => break,
-                Ok(_) if joined => trouble = None,
+                Ok(_) if joined => {
+                    trouble = None;
+                    if let Some(connect) = connect.take() {
+                        stand(connect, membership.me.node).await;
+                    }
+                }
                 Ok(_) => {}
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => trouble = Some(error),
@@ -167,6 +188,11 @@ impl ConsulAgent {
                 });
             }
             tokio::time::sleep(LOOKING).await;
+        }
+        if self.config.founding().exists() {
+            // As a later start will have it, which then finds the process to be what it wants.
+            let founded = self.config.rendered(membership, false)?;
+            files::replace(&self.config.file(), &founded)?;
         }
         files::remove(&self.config.founding())
     }
@@ -280,6 +306,15 @@ impl ConsulAgent {
             }
             None => error,
         }
+    }
+}
+
+/// Has the first server stand for election. Without that it does so later.
+async fn stand(connect: Connect, me: NodeAddr) {
+    let at = SocketAddr::from((me.discovery(), config::SERVER_PORT));
+    let asked = tokio::task::spawn_blocking(move || election::stand(&connect, at));
+    if let Ok(Err(error)) = asked.await {
+        tracing::debug!(%error, "consul's first server takes its time");
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -120,10 +120,17 @@ impl Consul {
 
     /// Runs lines of a shell as somebody at this agent would, and returns what they print.
     pub(crate) fn shell(&self, lines: &str) -> String {
+        let output = self.try_shell(lines);
+        assert!(output.status.success(), "{lines}\n{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs lines of a shell that may fail.
+    pub(crate) fn try_shell(&self, lines: &str) -> Output {
         let consul = binary().unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
         let folder = consul.parent().unwrap().display();
-        let output = Command::new("sh")
+        Command::new("sh")
             .args(["-e", "-u", "-c", lines])
             .current_dir(&self.folder)
             .env("PATH", format!("{folder}:{path}"))
@@ -134,9 +141,7 @@ impl Consul {
             .env("DATA", self.data())
             .env("IP", self.ip.to_string())
             .output()
-            .unwrap();
-        assert!(output.status.success(), "{lines}\n{output:?}");
-        String::from_utf8(output.stdout).unwrap()
+            .unwrap()
     }
 
     pub(crate) fn is_up(&self) -> bool {

@@ -24,6 +24,9 @@ pub struct RouterConfig {
     /// 51820 unless told.
     #[serde(default = "port")]
     pub port: u16,
+    /// Another UDP port whose packets never take the overlay: of a tunnel that can't share the first.
+    #[serde(default)]
+    pub tunnel_port: Option<u16>,
     /// Application networks that the host must not have on a link of its own: preflight looks for them.
     #[serde(default)]
     pub networks: Vec<AppNet>,
@@ -51,6 +54,7 @@ impl RouterConfig {
             ledger: ledger.into(),
             pin: pin(),
             port: port(),
+            tunnel_port: None,
             networks: Vec::new(),
             resolvers: Vec::new(),
             open_docker_plane: false,

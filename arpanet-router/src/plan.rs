@@ -100,17 +100,23 @@ pub(crate) fn host_routes(
     let marked = |rule: Rule| rule.iif("lo").mark(UNDERLAY_MARK);
     rules.push(marked(lookup(1003, TABLE_MAIN)));
     // By the port too: a host that filters sources strictly looks for the way back, and that has no mark.
-    let from_port = |protocol| {
+    let from_port = |protocol, port| {
         let rule = lookup(1003, TABLE_MAIN).iif("lo");
-        rule.ip_protocol(protocol).source_port(config.port)
+        rule.ip_protocol(protocol).source_port(port)
     };
-    rules.push(from_port(UDP));
+    let tunnels = [Some(config.port), config.tunnel_port];
+    rules.extend(
+        tunnels
+            .into_iter()
+            .flatten()
+            .map(|port| from_port(UDP, port)),
+    );
     // The kernel looks at ports on the way back only if a rule for packets that come in asks for them
     // (fib_rule_requires_fldissect): this one changes nothing else.
     let asking = lookup(1002, TABLE_LOCAL).iif(HOST_LINK).to(me);
     rules.push(asking.ip_protocol(UDP).source_port(config.port));
     // Those who join come by TCP; connections inside the overlay may have the same port.
-    rules.extend(application_range().map(|range| from_port(TCP).to(range)));
+    rules.extend(application_range().map(|range| from_port(TCP, config.port).to(range)));
     rules.push(marked(Rule::new(1004, RuleAction::Unreachable)));
     rules.push(lookup(1005, TABLE_MAIN).iif("lo").suppress_prefixlength(8));
     rules.push(lookup(TABLE_OVERLAY, TABLE_OVERLAY).iif("lo").to(OVERLAY));

@@ -55,6 +55,8 @@ pub(crate) struct State {
     wide_routes: Vec<Route>,
     /// Networks and /8 addresses that the host refuses to forward to.
     refused: BTreeSet<Ipv4Net>,
+    /// The kernel is being brought to what is wished for.
+    is_settling: bool,
 }
 
 impl State {
@@ -350,6 +352,14 @@ impl Router {
 
     /// Brings the kernel to what is wished for. What is new comes before what is old goes.
     pub(crate) async fn settle(&self, state: &mut State) -> Result<()> {
+        if state.is_settling {
+            // A call that was dropped in between, or failed, has made some of it.
+            let now = Self::adopt(&self.uplink, &self.inside, &self.ledger).await?;
+            state.rules = now.rules;
+            state.wide_routes = now.wide_routes;
+            state.refused = now.refused;
+        }
+        state.is_settling = true;
         let routes = state.wide_routes(&self.uplink, self.node);
         let (old_routes, new_routes) = plan::difference(&state.wide_routes, &routes);
         self.inside.set_routes(&new_routes).await?;
@@ -375,6 +385,7 @@ impl Router {
             self.ledger.undo(&plan::host_refuses(*net)).await?;
         }
         state.refused = in_use;
+        state.is_settling = false;
         Ok(())
     }
 }

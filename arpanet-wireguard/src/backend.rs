@@ -1,28 +1,27 @@
 //! WireGuard as what carries an overlay.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arpanet_core::admission::Membership;
-use arpanet_core::overlay::{Announcement, OverlayCapabilities};
-use arpanet_core::{Datagrams, Result};
+use arpanet_core::overlay::OverlayCapabilities;
+use arpanet_core::{Datagrams, Error, ErrorKind, Result};
 use arpanet_netlink::{Namespace, Netlink};
 use arpanet_router::{Carrier, Ground, Peers, RoutedOverlay, RouterConfig, Uplink, underlay_mtu};
 use async_trait::async_trait;
-use bytes::Bytes;
 
-use crate::WireGuardConfig;
-use crate::factory::{TunnelFactory, UserTunnels};
+use crate::config::{TunnelKind, WireGuardConfig};
+use crate::factory::{AnyTunnels, KernelTunnels, TunnelFactory, TunnelSpec, UserTunnels};
 use crate::preflight;
 use crate::running::Running;
 use crate::side::SidePort;
-use crate::tunnel::{PrivateKey, UserTunnelConfig, mtu_over};
+use crate::tunnel::{is_kernel_device, mtu_over};
 
 pub(crate) const BACKEND: &str = "wireguard";
 
 /// The tunnel's device, in the router's namespace.
-const TUNNEL_LINK: &str = "wg0";
+pub(crate) const TUNNEL_LINK: &str = "wg0";
 
-/// WireGuard in this process as the overlay, isolated by a router namespace.
+/// WireGuard as the overlay, isolated by a router namespace.
 pub type WireGuardOverlay = RoutedOverlay<WireGuard>;
 
 /// What carries the packets of a [`WireGuardOverlay`].
@@ -31,17 +30,27 @@ pub struct WireGuard {
     config: WireGuardConfig,
     tunnels: Arc<dyn TunnelFactory>,
     side: Arc<SidePort>,
+    runs: Mutex<Option<TunnelKind>>,
 }
 
 impl WireGuard {
     /// The same over another kind of tunnel.
     #[must_use]
-    pub fn over(config: WireGuardConfig, tunnels: Arc<dyn TunnelFactory>) -> Self {
+    pub fn over(mut config: WireGuardConfig, tunnels: Arc<dyn TunnelFactory>) -> Self {
+        config.router.tunnel_port = Some(config.own_port());
         Self {
             config,
             tunnels,
             side: Arc::new(SidePort::new()),
+            runs: Mutex::default(),
         }
+    }
+
+    /// Which WireGuard carries the packets since the last launch: the kernel's, or that of this process. `None` before the
+    /// first.
+    #[must_use]
+    pub fn tunnel_kind(&self) -> Option<TunnelKind> {
+        *self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The UDP port's other use: datagrams that begin with
@@ -60,7 +69,20 @@ impl Carrier for WireGuard {
     type Session = Running;
 
     fn new(config: WireGuardConfig, _: &Namespace) -> Result<Self> {
-        Ok(Self::over(config, Arc::new(UserTunnels)))
+        if config.own_port() == config.router.port {
+            let message = format!(
+                "the kernel's WireGuard can't have port {}, which is the overlay's own",
+                config.router.port
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, message)
+                .with_hint("choose another tunnel_port, or leave it out"));
+        }
+        let tunnels: Arc<dyn TunnelFactory> = match config.tunnel {
+            TunnelKind::Auto => Arc::new(AnyTunnels),
+            TunnelKind::Kernel => Arc::new(KernelTunnels),
+            TunnelKind::User => Arc::new(UserTunnels),
+        };
+        Ok(Self::over(config, tunnels))
     }
 
     fn router(&self) -> &RouterConfig {
@@ -72,7 +94,11 @@ impl Carrier for WireGuard {
     }
 
     async fn preflight(&self, host: &Namespace, is_running: bool) -> Result<()> {
-        preflight::check(host, self.config.router.port, is_running)
+        self.tunnels.preflight().await?;
+        if !is_running {
+            preflight::bind(host, self.config.router.port)?;
+        }
+        Ok(())
     }
 
     async fn mtu(&self, host: &Netlink, membership: &Membership) -> Result<u16> {
@@ -87,22 +113,31 @@ impl Carrier for WireGuard {
         // Before anything is changed: it is what fails most.
         let socket = preflight::bind(ground.host.namespace(), self.config.router.port)?;
         let router = ground.router(Uplink::tunnel(TUNNEL_LINK)).await?;
-        // A new key at each launch: WireGuard's timestamps come from a clock that may have gone back, and a peer that
-        // saw a later one would refuse in silence.
-        let key = PrivateKey::generate()?;
-        let announcement = Announcement(Bytes::copy_from_slice(key.public_key().as_bytes()));
-        let config = UserTunnelConfig::new(key, socket, router.namespace().clone()).mtu(ground.mtu);
-        let launched = self.tunnels.launch(config)?;
+        let (me, cluster) = (ground.membership.me.node, ground.membership.cluster);
+        let launched = self.tunnels.launch(TunnelSpec {
+            host: ground.host.namespace().clone(),
+            socket,
+            router: router.namespace().clone(),
+            device: TUNNEL_LINK.to_owned(),
+            mtu: ground.mtu,
+            owner: format!("arpanet2 {me} of {cluster}"),
+            own_port: self.config.own_port(),
+        });
+        let launched = launched.await?;
         router.trust_uplink().await?;
+        let kind = match is_kernel_device(router.namespace(), TUNNEL_LINK).await? {
+            true => TunnelKind::Kernel,
+            false => TunnelKind::User,
+        };
+        *self.runs.lock().unwrap_or_else(PoisonError::into_inner) = Some(kind);
         let peers = Peers::new(ground.host.namespace())?;
-        self.side.set(launched.side_channel);
-        Ok(Running {
-            membership: ground.membership,
-            announcement,
+        let side = Arc::clone(&self.side);
+        Ok(Running::new(
+            ground.membership,
             router,
-            tunnel: launched.tunnel,
-            side: Arc::clone(&self.side),
+            launched,
+            side,
             peers,
-        })
+        ))
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod announcement;
 mod backend;
 mod config;
 mod factory;
@@ -11,5 +12,7 @@ pub mod tunnel;
 
 pub use arpanet_router::{RouterConfig, UNDERLAY_MARK};
 pub use backend::{WireGuard, WireGuardOverlay};
-pub use config::WireGuardConfig;
-pub use factory::{Launched, RecordingTunnels, TunnelFactory, UserTunnels};
+pub use config::{TunnelKind, WireGuardConfig};
+pub use factory::{
+    AnyTunnels, KernelTunnels, Launched, RecordingTunnels, TunnelFactory, TunnelSpec, UserTunnels,
+};

@@ -9,16 +9,8 @@ use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use arpanet_router::UNDERLAY_MARK;
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// Looks for what would make a launch fail.
-pub(crate) fn check(host: &Namespace, port: u16, is_running: bool) -> Result<()> {
-    tun()?;
-    if !is_running {
-        bind(host, port)?;
-    }
-    Ok(())
-}
-
-fn tun() -> Result<()> {
+/// Whether WireGuard in this process can have a device.
+pub(crate) fn tun() -> Result<()> {
     let opened = OpenOptions::new()
         .read(true)
         .write(true)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arpanet_core::admission::Membership;
@@ -10,23 +11,35 @@ use arpanet_core::overlay::{Announcement, PeerSpec, PeerState, PeerStatus};
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
 use arpanet_router::{Peers, Router, Session};
 use async_trait::async_trait;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, interval_at};
 
+use crate::announcement::Announced;
+use crate::backend::TUNNEL_LINK;
+use crate::factory::Launched;
 use crate::side::SidePort;
-use crate::tunnel::{PeerConfig, PublicKey, Tunnel};
+use crate::tunnel::{PeerConfig, PublicKey, Tunnel, remove_kernel_device};
 
 /// How often somebody who waits for a peer has another handshake tried.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// How long peers that an earlier process had may wait to be wanted again.
+const STALE: Duration = Duration::from_secs(30);
+
 /// A launched overlay.
 #[derive(Debug)]
 pub struct Running {
-    pub(crate) membership: Membership,
-    pub(crate) announcement: Announcement,
-    pub(crate) router: Router,
-    pub(crate) tunnel: Arc<dyn Tunnel>,
-    pub(crate) side: Arc<SidePort>,
-    pub(crate) peers: Peers<Peer>,
+    membership: Membership,
+    announcement: Announcement,
+    router: Router,
+    tunnel: Arc<dyn Tunnel>,
+    side: Arc<SidePort>,
+    peers: Peers<Peer>,
+    /// Held while it changes who is a peer.
+    changing: Mutex<()>,
+    /// Until when peers of an earlier process may wait.
+    patience: Instant,
+    has_cleaned: AtomicBool,
 }
 
 /// What is known of a peer.
@@ -34,6 +47,50 @@ pub struct Running {
 pub(crate) struct Peer {
     key: PublicKey,
     endpoint: Option<SocketAddr>,
+}
+
+impl Running {
+    pub(crate) fn new(
+        membership: Membership,
+        router: Router,
+        launched: Launched,
+        side: Arc<SidePort>,
+        peers: Peers<Peer>,
+    ) -> Self {
+        side.set(launched.side_channel);
+        let announced = Announced {
+            key: launched.public_key,
+            port: launched.port,
+        };
+        Self {
+            membership,
+            announcement: announced.announce(),
+            router,
+            tunnel: launched.tunnel,
+            side,
+            peers,
+            changing: Mutex::default(),
+            patience: Instant::now() + STALE,
+            has_cleaned: AtomicBool::new(false),
+        }
+    }
+
+    /// Removes the peers that only an earlier process wanted, of which the kernel's WireGuard still has sessions.
+    async fn clean(&self) {
+        if Instant::now() < self.patience || self.has_cleaned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let _changing = self.changing.lock().await;
+        let wanted = self.peers.all().into_values();
+        let wanted: BTreeSet<PublicKey> = wanted.map(|(peer, _)| peer.key).collect();
+        let mut strangers = self.tunnel.peers();
+        strangers.retain(|status| !wanted.contains(&status.public_key));
+        for stranger in strangers {
+            if let Err(error) = self.tunnel.remove_peer(&stranger.public_key) {
+                tracing::warn!(%error, "a peer of an earlier start is left");
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -55,20 +112,13 @@ impl Session for Running {
     }
 
     async fn connect(&self, spec: PeerSpec) -> Result<()> {
-        let key: [u8; 32] = spec.announcement.0[..].try_into().map_err(|_| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                format!(
-                    "the announcement of node {} is no WireGuard key: it has {} bytes, not 32",
-                    spec.node,
-                    spec.announcement.0.len()
-                ),
-            )
-        })?;
+        let announced = Announced::read(spec.node, &spec.announcement)?;
         if spec.node == self.membership.me.node {
             return Ok(());
         }
-        let key = PublicKey::from_bytes(key);
+        let key = announced.key;
+        let endpoint = spec.endpoint.map(|node| announced.tunnel_at(node));
+        let _changing = self.changing.lock().await;
         let addresses: BTreeSet<Ipv4Addr> = self.router.set_peer(spec.node, &spec.holds).await?;
         let before = self.peers.get(spec.node);
         if let Some(old) = before.as_ref().filter(|old| old.key != key) {
@@ -76,15 +126,11 @@ impl Session for Running {
         }
         let allowed = addresses.into_iter().map(Into::into).collect();
         self.tunnel
-            .set_peer(PeerConfig::new(key, spec.endpoint, allowed))?;
+            .set_peer(PeerConfig::new(key, endpoint, allowed))?;
         let is_new = before
             .as_ref()
-            .is_none_or(|old| old.key != key || old.endpoint != spec.endpoint);
-        let peer = Peer {
-            key,
-            endpoint: spec.endpoint,
-        };
-        self.peers.set(spec.node, peer);
+            .is_none_or(|old| old.key != key || old.endpoint != endpoint);
+        self.peers.set(spec.node, Peer { key, endpoint });
         if is_new {
             // The peer may not know this node's key yet; then its own first handshake is the one that is answered.
             self.tunnel.nudge(&key)?;
@@ -100,6 +146,7 @@ impl Session for Running {
     }
 
     async fn forget(&self, node: NodeAddr) -> Result<()> {
+        let _changing = self.changing.lock().await;
         if let Some(peer) = self.peers.remove(node) {
             self.tunnel.remove_peer(&peer.key)?;
         }
@@ -185,16 +232,21 @@ impl Session for Running {
                 let _ = self.tunnel.nudge(&peer.key);
             }
         }
+        self.clean().await;
     }
 
     async fn stop(&self) -> Result<()> {
         self.side.set(None);
         let tunnel = Arc::clone(&self.tunnel);
         // It joins threads.
-        tokio::task::spawn_blocking(move || tunnel.stop())
+        let stopped = tokio::task::spawn_blocking(move || tunnel.stop())
             .await
             .map_err(|error| {
                 Error::new(ErrorKind::Internal, "stopping the tunnel failed").with_source(error)
-            })?
+            })?;
+        // The kernel's would keep the port.
+        remove_kernel_device(self.router.namespace(), TUNNEL_LINK)
+            .await
+            .and(stopped)
     }
 }

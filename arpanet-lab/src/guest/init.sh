@@ -17,8 +17,13 @@ done </guest/modules
 ip link set lo up
 for line in /dev/ttyS1 /dev/ttyS2; do stty -F $line raw; done
 cd /root
+mkfifo /guest/out
+cat /guest/out >/dev/ttyS1 &
+teller=$!
 (exec /guest/command) >/guest/out 2>&1
 status=$?
-cat /guest/out >/dev/ttyS1
+# What it has left running may hold its output open: that is no reason to wait for ever.
+(sleep 5 && kill $teller) 2>/dev/null &
+wait $teller
 echo $status >/dev/ttyS2
 reboot -f

@@ -86,7 +86,9 @@ pub struct WireGuardPeer {
 }
 
 impl WireGuardPeer {
-    const fn new(public_key: [u8; 32]) -> Self {
+    /// A peer of which nothing is known but who it is.
+    #[must_use]
+    pub const fn new(public_key: [u8; 32]) -> Self {
         Self {
             public_key,
             endpoint: None,
@@ -149,6 +151,12 @@ impl DeviceChange {
     pub fn peer(mut self, peer: PeerChange) -> Self {
         self.peers.push(peer);
         self
+    }
+
+    /// The changes to peers, in the order in which they are made.
+    #[must_use]
+    pub fn peers(&self) -> &[PeerChange] {
+        &self.peers
     }
 }
 
@@ -219,6 +227,24 @@ impl PeerChange {
     pub fn allow(mut self, nets: impl IntoIterator<Item = IpNet>) -> Self {
         self.allowed_ips.extend(nets);
         self
+    }
+
+    /// Which peer it is about.
+    #[must_use]
+    pub const fn public_key(&self) -> &[u8; 32] {
+        &self.public_key
+    }
+
+    /// Whether the peer goes.
+    #[must_use]
+    pub const fn is_removed(&self) -> bool {
+        self.remove
+    }
+
+    /// The addresses that it has too.
+    #[must_use]
+    pub fn allowed_ips(&self) -> &[IpNet] {
+        &self.allowed_ips
     }
 }
 

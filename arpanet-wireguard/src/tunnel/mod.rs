@@ -3,9 +3,11 @@
 mod device;
 mod engine;
 mod inbound;
+mod kernel;
 mod key;
 mod outbound;
 mod peer;
+mod plain;
 mod recording;
 mod routes;
 mod segments;
@@ -21,7 +23,10 @@ use std::time::Duration;
 use arpanet_core::Result;
 use ipnet::Ipv4Net;
 
+pub use kernel::{KernelTunnel, KernelTunnelConfig, kernel_has_wireguard};
+pub(crate) use kernel::{is_kernel_device, remove_kernel_device};
 pub use key::{PrivateKey, PublicKey};
+pub use plain::PlainPort;
 pub use recording::{Call, RecordingTunnel};
 pub use side::{SIDE_CHANNEL_MAGIC, SideChannel};
 pub use user::{UserTunnel, UserTunnelConfig, mtu_over};

@@ -1,6 +1,7 @@
 //! Datagrams of other protocols on the tunnel's UDP port.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -34,29 +35,37 @@ impl SideChannel {
     }
 }
 
+/// Datagrams beside the tunnel are told from the tunnel's by their first byte.
+pub(super) fn require_magic(datagram: &[u8]) -> Result<()> {
+    match datagram.first() {
+        Some(&SIDE_CHANNEL_MAGIC) => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a datagram beside the tunnel begins with the byte 0xA2",
+        )),
+    }
+}
+
+pub(super) fn not_sent(to: SocketAddr, error: io::Error) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("nothing can be sent to {to}"),
+    )
+    .operation("send")
+    .with_source(error)
+}
+
 #[async_trait]
 impl Datagrams for SideChannel {
     async fn send(&self, datagram: &[u8], to: SocketAddr) -> Result<()> {
-        if datagram.first() != Some(&SIDE_CHANNEL_MAGIC) {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "a datagram beside the tunnel begins with the byte 0xA2",
-            ));
-        }
+        require_magic(datagram)?;
         if self.engine.is_stopped() {
             return Err(stopped());
         }
         self.engine
             .socket
             .send(datagram, to, MsgFlags::MSG_DONTWAIT)
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!("nothing can be sent to {to}"),
-                )
-                .operation("send")
-                .with_source(error)
-            })
+            .map_err(|error| not_sent(to, error))
     }
 
     async fn recv(&self) -> Result<(Bytes, SocketAddr)> {

@@ -45,15 +45,19 @@ impl Singly {
     }
 }
 
+pub(super) fn enlarge_buffers(udp: &UdpSocket) {
+    // The first of each pair needs CAP_NET_ADMIN and passes the host's limit; smaller buffers only cost speed.
+    if setsockopt(udp, sockopt::RcvBufForce, &BUFFER).is_err() {
+        let _ = setsockopt(udp, sockopt::RcvBuf, &BUFFER);
+    }
+    if setsockopt(udp, sockopt::SndBufForce, &BUFFER).is_err() {
+        let _ = setsockopt(udp, sockopt::SndBuf, &BUFFER);
+    }
+}
+
 impl Socket {
     pub(super) fn new(udp: UdpSocket) -> Self {
-        // The first of each pair needs CAP_NET_ADMIN and passes the host's limit; smaller buffers only cost speed.
-        if setsockopt(&udp, sockopt::RcvBufForce, &BUFFER).is_err() {
-            let _ = setsockopt(&udp, sockopt::RcvBuf, &BUFFER);
-        }
-        if setsockopt(&udp, sockopt::SndBufForce, &BUFFER).is_err() {
-            let _ = setsockopt(&udp, sockopt::SndBuf, &BUFFER);
-        }
+        enlarge_buffers(&udp);
         // Without it, datagrams come one by one.
         let _ = setsockopt(&udp, sockopt::UdpGroSegment, &true);
         Self { udp }

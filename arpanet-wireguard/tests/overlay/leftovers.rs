@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use arpanet_core::overlay::{AttachAddr, NetNamespace};
 use arpanet_core::{Error, ErrorKind, Overlay, Result};
 use arpanet_netlink::{HostSnapshot, Route};
-use arpanet_wireguard::tunnel::UserTunnelConfig;
-use arpanet_wireguard::{Launched, TunnelFactory};
+use arpanet_wireguard::{Launched, TunnelFactory, TunnelSpec};
+use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use crate::site::{Container, Fate, Host, PORT, Site, becomes, ip, probe};
@@ -130,8 +130,9 @@ enum Obstacle {
 #[derive(Debug)]
 struct Refusing;
 
+#[async_trait]
 impl TunnelFactory for Refusing {
-    fn launch(&self, _: UserTunnelConfig) -> Result<Launched> {
+    async fn launch(&self, _: TunnelSpec) -> Result<Launched> {
         Err(Error::new(ErrorKind::Conflict, "on purpose"))
     }
 }

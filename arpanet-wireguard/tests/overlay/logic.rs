@@ -5,24 +5,23 @@ use std::sync::{Arc, Mutex};
 
 use arpanet_core::overlay::{Announcement, PeerSpec, PeerState};
 use arpanet_core::{Error, ErrorKind, NodeAddr, Overlay, Result};
-use arpanet_wireguard::tunnel::{
-    Call, PeerConfig, PeerStatus, PublicKey, RecordingTunnel, Tunnel, UserTunnelConfig,
-};
-use arpanet_wireguard::{Launched, RecordingTunnels, TunnelFactory, UserTunnels};
+use arpanet_wireguard::tunnel::{Call, PeerConfig, PeerStatus, PublicKey, RecordingTunnel, Tunnel};
+use arpanet_wireguard::{Launched, RecordingTunnels, TunnelFactory, TunnelSpec};
+use async_trait::async_trait;
 
-use crate::site::{Host, Site, ip};
+use crate::site::{Host, Site, ip, tunnels};
 
 /// Notes what is asked of the tunnels that it makes.
 #[derive(Debug)]
 struct Spy {
-    tunnels: Box<dyn TunnelFactory>,
+    tunnels: Arc<dyn TunnelFactory>,
     notes: Mutex<Vec<Arc<RecordingTunnel>>>,
 }
 
 impl Spy {
-    fn on(tunnels: impl TunnelFactory) -> Arc<Self> {
+    fn on(tunnels: Arc<dyn TunnelFactory>) -> Arc<Self> {
         Arc::new(Self {
-            tunnels: Box::new(tunnels),
+            tunnels,
             notes: Mutex::default(),
         })
     }
@@ -37,9 +36,10 @@ impl Spy {
     }
 }
 
+#[async_trait]
 impl TunnelFactory for Spy {
-    fn launch(&self, config: UserTunnelConfig) -> Result<Launched> {
-        let mut launched = self.tunnels.launch(config)?;
+    async fn launch(&self, spec: TunnelSpec) -> Result<Launched> {
+        let mut launched = self.tunnels.launch(spec).await?;
         let notes = Arc::new(RecordingTunnel::new());
         self.notes.lock().unwrap().push(Arc::clone(&notes));
         let real = launched.tunnel;
@@ -82,10 +82,8 @@ impl Tunnel for Spied {
 
 /// Runs a test on a launched host over each kind of tunnel.
 async fn on_each(test: impl AsyncFn(&mut Host, &Spy)) {
-    for spy in [
-        Spy::on(UserTunnels::default()),
-        Spy::on(RecordingTunnels::new()),
-    ] {
+    for tunnels in [tunnels(), Arc::new(RecordingTunnels::new())] {
+        let spy = Spy::on(tunnels);
         let Some(mut site) = Site::new(1).await else {
             return;
         };

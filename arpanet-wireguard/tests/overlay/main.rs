@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod contract;
+mod guest;
 mod isolation;
+mod kernel;
 mod leftovers;
 mod logic;
 mod plug;
@@ -73,7 +75,7 @@ async fn hosts_and_containers_of_one_network_reach_each_other_and_nobody_else_do
     let peers = one.overlay.peers().await.unwrap();
     assert_eq!(peers.len(), 1);
     assert_eq!(peers[0].state, PeerState::Up);
-    assert_eq!(peers[0].endpoint, Some(two.endpoint()));
+    assert_eq!(peers[0].endpoint, Some(two.tunnel_endpoint()));
     assert!(peers[0].round_trip.is_some());
 
     two.overlay

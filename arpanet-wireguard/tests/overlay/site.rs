@@ -15,12 +15,29 @@ pub(crate) use arpanet_router::testing::{
     probe_as,
 };
 use arpanet_wireguard::{
-    RouterConfig, TunnelFactory, UserTunnels, WireGuard, WireGuardConfig, WireGuardOverlay,
+    KernelTunnels, RouterConfig, TunnelFactory, UserTunnels, WireGuard, WireGuardConfig,
+    WireGuardOverlay,
 };
 use async_trait::async_trait;
 use tempfile::TempDir;
 
 pub(crate) const PORT: u16 = 51820;
+/// Of the kernel's tunnel.
+const TUNNEL_PORT: u16 = 51821;
+
+/// The kernel's WireGuard where it is promised, and otherwise that of this process.
+pub(crate) fn tunnels() -> Arc<dyn TunnelFactory> {
+    match promises("wireguard") {
+        true => Arc::new(KernelTunnels::default()),
+        false => Arc::new(UserTunnels::default()),
+    }
+}
+
+/// Whether `ARPANET_LIVE` says that this is to be had.
+pub(crate) fn promises(what: &str) -> bool {
+    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
+    promised.split(',').any(|name| name == what)
+}
 
 /// A host on the wire.
 #[derive(Debug)]
@@ -42,7 +59,7 @@ impl Host {
     pub(crate) async fn new(number: u8, underlay: Ipv4Addr, namespace: &Namespace) -> Self {
         let net = namespace.handle().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let tunnels: Arc<dyn TunnelFactory> = Arc::new(UserTunnels::default());
+        let tunnels = tunnels();
         Self {
             node: NodeAddr::new(0, number).unwrap(),
             overlay: overlay(namespace, &folder, &tunnels),
@@ -95,16 +112,24 @@ impl Host {
         self.overlay = overlay(self.namespace(), &self.folder, &self.tunnels);
         // A call that still ran when it was dropped holds the port to its end; a process would take it along.
         let start = Instant::now();
-        let port = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-        while self
-            .namespace()
-            .run(|| UdpSocket::bind(port))
-            .unwrap()
-            .is_err()
-        {
+        while self.bind(PORT).is_err() {
             assert!(start.elapsed() < LIMIT, "the port is not free");
             tokio::task::yield_now().await;
         }
+    }
+
+    fn bind(&self, port: u16) -> std::io::Result<UdpSocket> {
+        let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
+        self.namespace().run(bind).unwrap()
+    }
+
+    /// Where others find its tunnel.
+    pub(crate) fn tunnel_endpoint(&self) -> SocketAddr {
+        let port = match promises("wireguard") {
+            true => TUNNEL_PORT,
+            false => PORT,
+        };
+        SocketAddr::from((self.underlay, port))
     }
 
     /// Where the router's namespace is pinned.
@@ -121,6 +146,9 @@ impl Host {
         let ledger = fs::metadata(self.folder.path().join("ledger"));
         if ledger.is_ok_and(|ledger| ledger.len() > 0) {
             traces.push("+ lines in the ledger".to_owned());
+        }
+        if self.bind(TUNNEL_PORT).is_err() {
+            traces.push("+ the port of the kernel's tunnel".to_owned());
         }
         traces
     }

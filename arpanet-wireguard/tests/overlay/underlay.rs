@@ -33,7 +33,7 @@ async fn a_peer_inside_the_range_is_reached_on_the_underlay() {
         connect(&one, &two).await;
         assert_eq!(probe(one.namespace(), ip("10.255.0.2")), Fate::Reached);
         let peers = one.overlay.peers().await.unwrap();
-        assert_eq!(peers[0].endpoint, Some(two.endpoint()));
+        assert_eq!(peers[0].endpoint, Some(two.tunnel_endpoint()));
         // So does another connection that carries the mark, unless the way back is looked for without it.
         let listener = two
             .namespace()

@@ -1,0 +1,49 @@
+//! All of this once more over the kernel's WireGuard: in a guest, since not every kernel has it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use arpanet_lab::Guest;
+
+use crate::site::promises;
+
+/// For a machine that does much else meanwhile.
+const LIMIT: Duration = Duration::from_secs(600);
+/// What says nothing of the tunnel, and takes long where computing is slow.
+const LEFT_OUT: &[&str] = &[
+    "isolation::",
+    "plug::",
+    "a_launch_that_is_killed_anywhere",
+    "an_attach_that_is_dropped_anywhere",
+    "twenty_containers_come_and_go",
+];
+
+#[tokio::test]
+async fn the_kernels_wireguard_keeps_all_of_this() {
+    if promises("wireguard") {
+        return;
+    }
+    let Some(kernel) = std::env::var_os("ARPANET_KERNEL") else {
+        assert!(!promises("qemu"), "ARPANET_LIVE promises qemu");
+        eprintln!("skipped: ARPANET_KERNEL names no kernel; .ci/kernel fetches one");
+        return;
+    };
+    let tests = std::env::current_exe().unwrap();
+    let guest = Guest::new(kernel)
+        .modules(["wireguard", "tun", "veth", "bridge"])
+        .program(&tests)
+        .env("ARPANET_LIVE", "root,wireguard");
+    let mut command = vec![tests.as_os_str()];
+    for name in LEFT_OUT {
+        command.extend(["--skip", *name].map(std::ffi::OsStr::new));
+    }
+    let run = guest.run(&command, LIMIT).await.unwrap();
+    assert_eq!(run.code, Some(0), "{}\n{}", run.output, run.console);
+    // Not by the macro, whose words nobody sees of a test that passes.
+    let closing = run.last_line();
+    let _ = writeln!(
+        std::io::stderr(),
+        "in a guest, in {:?}: {closing}",
+        run.took
+    );
+}

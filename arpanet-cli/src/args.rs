@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use arpanet_core::{NodeAddr, NodeName};
 use clap::{Args, Parser, Subcommand};
 
-use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, StackKind};
+use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, StackKind, Tunnel};
 use crate::commands;
 
 /// One cluster of separate docker hosts: an encrypted overlay network with addresses that you can predict, and a service
@@ -51,7 +51,7 @@ pub(crate) struct NodeOptions {
     /// Where others reach this node, where its own address is not what they see
     #[arg(long, value_name = "IP[:PORT]", env = "ARPANET2_ADVERTISE")]
     pub(crate) advertise: Option<String>,
-    /// The port of the join (tcp) and of the tunnel (udp) [default: 51820]
+    /// The port of the join (tcp), of gossip and of the agent's tunnel (udp) [default: 51820]
     #[arg(long, env = "ARPANET2_PORT")]
     pub(crate) port: Option<u16>,
     /// What its containers are [default: docker where an engine's socket is there, or else process]
@@ -63,6 +63,9 @@ pub(crate) struct NodeOptions {
     /// What carries packets between nodes; the same on all nodes of a cluster [default: wireguard]
     #[arg(long, value_enum, env = "ARPANET2_OVERLAY")]
     pub(crate) overlay: Option<OverlayKind>,
+    /// Which WireGuard carries the overlay of this node [default: auto]
+    #[arg(long, value_enum, env = "ARPANET2_TUNNEL")]
+    pub(crate) tunnel: Option<Tunnel>,
     /// The password of a weave network that was there before the cluster; its router on this host is used where one runs
     #[arg(
         long,

@@ -6,7 +6,7 @@ use arpanet_core::{AppNet, Error, ErrorKind, Result};
 use arpanet_docker::DockerConfig;
 use serde::Deserialize;
 
-use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, StackKind};
+use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, StackKind, Tunnel};
 use crate::args::Global;
 use crate::paths::Paths;
 
@@ -26,7 +26,7 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host.
 # IP[:PORT] where others reach this node, where its own address is not what they see.
 #advertise = "192.0.2.7:51820"
 
-# The port of the join (tcp) and of the tunnel (udp).
+# The port of the join (tcp), and of gossip and the agent's tunnel (udp).
 #port = 51820
 
 # The domain of all names.
@@ -49,8 +49,15 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host.
 # an engine is there), or "classic" (weave, consul, docker).
 #stack = "embedded"
 
-# What carries packets between nodes: "wireguard", in the agents themselves, or "weave", which they launch. The same on all nodes.
+# What carries packets between nodes: "wireguard", with nothing to install, or "weave", which the agents launch. The same on all nodes.
 #overlay = "wireguard"
+
+# Which WireGuard carries the overlay of this node: "kernel", which goes on while no agent runs, "user", in the agent, or "auto": the
+# kernel's where it is there.
+#tunnel = "auto"
+
+# The UDP port of the kernel's, which shares none; one above the port unless set.
+#tunnel_port = 51821
 
 # The program weaver, for the overlay weave; the one in PATH unless set.
 #weaver = "/usr/local/bin/weaver"
@@ -94,7 +101,7 @@ pub(crate) struct Config {
     pub(crate) name: Option<String>,
     /// `IP[:PORT]` where others reach this node.
     pub(crate) advertise: Option<String>,
-    /// The port of the join and the tunnel.
+    /// The port of the join, of gossip and of the agent's tunnel.
     pub(crate) port: Option<u16>,
     /// The domain of all names; `consul` unless set.
     pub(crate) domain: Option<String>,
@@ -108,6 +115,10 @@ pub(crate) struct Config {
     pub(crate) stack: Option<StackKind>,
     /// What carries packets between nodes.
     pub(crate) overlay: Option<OverlayKind>,
+    /// Which WireGuard carries it.
+    pub(crate) tunnel: Option<Tunnel>,
+    /// The UDP port of the kernel's.
+    pub(crate) tunnel_port: Option<u16>,
     /// The program weaver; the one in `PATH` unless set.
     pub(crate) weaver: Option<PathBuf>,
     /// Where services are kept.

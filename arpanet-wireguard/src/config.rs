@@ -3,6 +3,16 @@
 use arpanet_router::RouterConfig;
 use serde::{Deserialize, Serialize};
 
+/// The UDP port of the kernel's WireGuard on a node whose overlay has this one, unless it is told another: one above, or below
+/// the last.
+#[must_use]
+pub const fn tunnel_port_beside(port: u16) -> u16 {
+    match port.checked_add(1) {
+        Some(beside) => beside,
+        None => port - 1,
+    }
+}
+
 /// Which WireGuard carries the packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,10 +72,11 @@ impl WireGuardConfig {
     }
 
     /// The UDP port of the kernel's WireGuard.
-    pub(crate) fn own_port(&self) -> u16 {
-        let beside = self.router.port.checked_add(1);
-        let beside = beside.unwrap_or(self.router.port - 1);
-        self.tunnel_port.unwrap_or(beside)
+    pub(crate) const fn own_port(&self) -> u16 {
+        match self.tunnel_port {
+            Some(port) => port,
+            None => tunnel_port_beside(self.router.port),
+        }
     }
 
     /// Over an underlay with this MTU, in bytes.

@@ -12,7 +12,7 @@ pub mod tunnel;
 
 pub use arpanet_router::{RouterConfig, UNDERLAY_MARK};
 pub use backend::{WireGuard, WireGuardOverlay};
-pub use config::{TunnelKind, WireGuardConfig};
+pub use config::{TunnelKind, WireGuardConfig, tunnel_port_beside};
 pub use factory::{
     AnyTunnels, KernelTunnels, Launched, RecordingTunnels, TunnelFactory, TunnelSpec, UserTunnels,
 };

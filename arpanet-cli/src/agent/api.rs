@@ -22,6 +22,7 @@ use super::dns::Dns;
 use super::images;
 use super::kv;
 use super::network_driver::DockerNetworks;
+use super::overlay::Tunnelled;
 use super::status::{self, Node, Service, Status};
 use super::{streams, why};
 use crate::failure::Failure;
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) cluster: Cluster,
     pub(crate) dns: Arc<Dns>,
     pub(crate) by_hand: Arc<ByHand>,
+    /// The overlay's, where there is a choice.
+    pub(crate) tunnel: Option<Arc<dyn Tunnelled>>,
     /// Docker's networks, where there is a docker engine.
     pub(crate) networks: Option<Arc<DockerNetworks>>,
     pub(crate) endings: mpsc::Sender<Ending>,
@@ -117,9 +120,10 @@ pub(crate) fn router(context: Context) -> Router {
 }
 
 async fn read_status(State(context): State<Context>) -> Answer<Status> {
-    Ok(Json(
-        status::status(&context.cluster, context.dns.kind()).await?,
-    ))
+    let mut status = status::status(&context.cluster, context.dns.kind()).await?;
+    let tunnel = context.tunnel.as_ref().and_then(|tunnel| tunnel.tunnel());
+    status.stack.tunnel = tunnel.map(str::to_owned);
+    Ok(Json(status))
 }
 
 async fn read_nodes(State(context): State<Context>) -> Answer<Vec<Node>> {

@@ -286,6 +286,7 @@ async fn attend(
         cluster: cluster.clone(),
         dns: stack.dns,
         by_hand: stack.by_hand,
+        tunnel: stack.tunnel,
         networks: stack.networks,
         endings,
     });

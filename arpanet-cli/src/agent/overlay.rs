@@ -10,7 +10,7 @@ use arpanet_gossip::UdpDatagrams;
 use arpanet_netlink::{Ledger, Namespace, Transport};
 use arpanet_router::{Carrier, RoutedOverlay, RouterConfig, UNDERLAY_MARK};
 use arpanet_weave::{ForeignRouter, WeaveConfig, WeaveOverlay};
-use arpanet_wireguard::{WireGuardConfig, WireGuardOverlay};
+use arpanet_wireguard::{TunnelKind, WireGuardConfig, WireGuardOverlay};
 use async_trait::async_trait;
 
 use super::order::Me;
@@ -36,6 +36,21 @@ impl<C: Carrier> Routed for RoutedOverlay<C> {
     }
 }
 
+/// What is carried by one of several kinds of tunnel.
+pub(crate) trait Tunnelled: fmt::Debug + Send + Sync {
+    /// Which one it is: `kernel` or `user`. `None` before the launch.
+    fn tunnel(&self) -> Option<&'static str>;
+}
+
+impl Tunnelled for WireGuardOverlay {
+    fn tunnel(&self) -> Option<&'static str> {
+        match self.carrier().tunnel_kind()? {
+            TunnelKind::Kernel => Some("kernel"),
+            _ => Some("user"),
+        }
+    }
+}
+
 /// An overlay that is not launched, by what it is for others.
 pub(super) struct Parts {
     pub(super) overlay: Arc<dyn Overlay>,
@@ -43,6 +58,8 @@ pub(super) struct Parts {
     pub(super) prober: Arc<dyn Prober>,
     /// What gossip has of the node's UDP port.
     pub(super) datagrams: Arc<dyn Datagrams>,
+    /// Where there is a choice of tunnels.
+    pub(super) tunnel: Option<Arc<dyn Tunnelled>>,
 }
 
 impl Parts {
@@ -54,9 +71,15 @@ impl Parts {
         let router = router(context, me.settings.port);
         match me.settings.overlay {
             OverlayKind::Wireguard => {
-                let overlay = WireGuardOverlay::new(WireGuardConfig::new(router))?;
+                let mut config = WireGuardConfig::new(router).tunnel(me.settings.tunnel.into());
+                config.tunnel_port = context.config.tunnel_port;
+                let overlay = Arc::new(WireGuardOverlay::new(config)?);
                 let datagrams = overlay.carrier().side_channel();
-                Ok(Self::of(overlay, datagrams))
+                let tunnel = Arc::clone(&overlay) as Arc<dyn Tunnelled>;
+                Ok(Self {
+                    tunnel: Some(tunnel),
+                    ..Self::of(overlay, datagrams)
+                })
             }
             OverlayKind::Weave => {
                 let port = me.settings.port;
@@ -68,7 +91,7 @@ impl Parts {
                 if let Some(password) = me.settings.weave_password.clone() {
                     config = config.password(password).foreign(ForeignRouter::Use);
                 }
-                let overlay = WeaveOverlay::new(config)?;
+                let overlay = Arc::new(WeaveOverlay::new(config)?);
                 let at = SocketAddr::from(([0, 0, 0, 0], port));
                 // A member may be in 10/8 itself, behind the default route.
                 let datagrams = UdpDatagrams::bind(at)?.marked(UNDERLAY_MARK)?;
@@ -77,13 +100,13 @@ impl Parts {
         }
     }
 
-    fn of<C: Carrier>(overlay: RoutedOverlay<C>, datagrams: Arc<dyn Datagrams>) -> Self {
-        let overlay = Arc::new(overlay);
+    fn of<C: Carrier>(overlay: Arc<RoutedOverlay<C>>, datagrams: Arc<dyn Datagrams>) -> Self {
         Self {
             prober: Arc::new(overlay.prober()),
             routed: Arc::clone(&overlay) as _,
             overlay,
             datagrams,
+            tunnel: None,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::dns::Dns;
 use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
 use super::order::Me;
-use super::overlay::Parts;
+use super::overlay::{Parts, Tunnelled};
 use super::state::{self, DiscoveryKind, DnsKind, RuntimeKind, StateFiles};
 use crate::commands::Context;
 use crate::host;
@@ -31,6 +31,7 @@ pub(super) struct Stack {
     pub(super) cluster: Cluster,
     pub(super) dns: Arc<Dns>,
     pub(super) by_hand: Arc<ByHand>,
+    pub(super) tunnel: Option<Arc<dyn Tunnelled>>,
     pub(super) networks: Option<Arc<DockerNetworks>>,
 }
 
@@ -142,6 +143,7 @@ impl Stack {
             cluster,
             dns,
             by_hand,
+            tunnel: below.tunnel,
             networks,
         })
     }

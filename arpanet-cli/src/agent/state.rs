@@ -7,6 +7,7 @@ use arpanet_core::admission::{Membership, MembershipStore, Secret};
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_join::{JoinAdmission, NodeIdentity, Verifier};
 use arpanet_weave::RouterPassword;
+use arpanet_wireguard::TunnelKind;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) dns: DnsKind,
     #[serde(default)]
     pub(crate) overlay: OverlayKind,
+    #[serde(default)]
+    pub(crate) tunnel: Tunnel,
     /// Of a weave network that was there before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) weave_password: Option<RouterPassword>,
@@ -49,11 +52,34 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OverlayKind {
-    /// WireGuard, in the agent
+    /// WireGuard, in the kernel or the agent
     #[default]
     Wireguard,
     /// A weave router, which the agent launches
     Weave,
+}
+
+/// Which WireGuard carries them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tunnel {
+    /// The kernel's where it is there, or else the agent's
+    #[default]
+    Auto,
+    /// The kernel's, which goes on while no agent runs
+    Kernel,
+    /// The agent's
+    User,
+}
+
+impl From<Tunnel> for TunnelKind {
+    fn from(tunnel: Tunnel) -> Self {
+        match tunnel {
+            Tunnel::Auto => Self::Auto,
+            Tunnel::Kernel => Self::Kernel,
+            Tunnel::User => Self::User,
+        }
+    }
 }
 
 /// Everything at once: what is not chosen by itself follows from it.
@@ -252,6 +278,7 @@ mod tests {
             discovery: DiscoveryKind::Consul,
             dns: DnsKind::Consul,
             overlay: OverlayKind::Weave,
+            tunnel: Tunnel::User,
             weave_password: Some(RouterPassword::new("Pears")),
         };
         write(&path, &settings).unwrap();

@@ -42,6 +42,9 @@ pub(crate) struct Me {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Stack {
     pub(crate) overlay: String,
+    /// Which WireGuard carries it: `kernel`, or `user`, the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnel: Option<String>,
     pub(crate) discovery: String,
     pub(crate) runtime: String,
     /// Who answers names of services: `watch`, or `consul` itself.
@@ -184,6 +187,7 @@ pub(crate) async fn status(cluster: &Cluster, dns: DnsKind) -> Result<Status> {
         ready: true,
         stack: Stack {
             overlay: cluster.overlay().name().to_owned(),
+            tunnel: None,
             discovery: cluster.discovery().name().to_owned(),
             runtime: cluster
                 .runtime()

@@ -11,7 +11,9 @@ use super::{Context, require_root};
 use crate::agent;
 use crate::agent::launch;
 use crate::agent::order::{Me, Order, Report};
-use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, Settings, StackKind};
+use crate::agent::state::{
+    DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, Settings, StackKind, Tunnel,
+};
 use crate::args::{NodeOptions, PasswordOptions, endpoint};
 use crate::failure::usage;
 use crate::output::say;
@@ -98,6 +100,7 @@ pub(super) fn me(context: &Context, node: NodeAddr, options: &NodeOptions) -> Re
             discovery,
             dns,
             overlay,
+            tunnel: tunnel(context, options, overlay)?,
             weave_password: weave_password(options, overlay)?,
         },
     })
@@ -133,6 +136,17 @@ impl Choice {
                 .or(file.and_then(StackKind::runtime)),
         }
     }
+}
+
+/// Which WireGuard it is, by flags over environment over file.
+fn tunnel(context: &Context, options: &NodeOptions, overlay: OverlayKind) -> Result<Tunnel> {
+    if options.tunnel.is_some() && overlay != OverlayKind::Wireguard {
+        return Err(usage(
+            "which WireGuard it is matters only to the overlay wireguard",
+            "leave out --tunnel, or say --overlay wireguard too",
+        ));
+    }
+    Ok(options.tunnel.or(context.config.tunnel).unwrap_or_default())
 }
 
 /// That of a weave network which was there before.

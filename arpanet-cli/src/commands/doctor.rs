@@ -8,9 +8,13 @@ use std::process::ExitCode;
 use arpanet_core::addr::UNDERLAY_PORT;
 use arpanet_core::{Error, Result};
 use arpanet_netlink::{Namespace, Transport, holder_of_port};
+use arpanet_wireguard::tunnel::kernel_has_wireguard;
+use arpanet_wireguard::tunnel_port_beside;
 use serde::Serialize;
 
 use super::Context;
+use crate::agent::state::{OverlayKind, StackKind, Tunnel};
+use crate::agent::status::Status;
 use crate::host;
 
 /// The links of arpanet2's own on a host, which clash with nothing.
@@ -64,7 +68,8 @@ impl Finding {
 /// Looks at everything.
 pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
     let running = context.agent()?.is_running().await;
-    let mut findings = vec![root(), tun()];
+    let mut findings = vec![root()];
+    findings.extend(tunnel(context, running).await);
     findings.extend(clashes(context).await?);
     let port = context.config.port.unwrap_or(UNDERLAY_PORT);
     findings.extend(
@@ -130,6 +135,53 @@ fn tun() -> Finding {
             "load the module tun, or open the device to this user",
         ),
     }
+}
+
+/// Which WireGuard carries the overlay, or would.
+async fn tunnel(context: &Context, running: bool) -> Vec<Finding> {
+    let config = &context.config;
+    let overlay = config.overlay.or(config.stack.map(StackKind::overlay));
+    if overlay == Some(OverlayKind::Weave) {
+        return vec![tun()];
+    }
+    let wanted = config.tunnel.unwrap_or_default();
+    let used = match running {
+        true => used_tunnel(context).await,
+        false => None,
+    };
+    let has = kernel_has_wireguard().await;
+    let uses_kernel = match (used.as_deref(), wanted) {
+        (Some(used), _) => used == "kernel",
+        (None, Tunnel::User) => false,
+        (None, _) => matches!(has, Ok(true)),
+    };
+    if uses_kernel {
+        let port = config.port.unwrap_or(UNDERLAY_PORT);
+        let port = config.tunnel_port.unwrap_or(tunnel_port_beside(port));
+        let message = format!("the kernel's WireGuard is used, on UDP port {port}");
+        return vec![Finding::good("wireguard", message)];
+    }
+    let own = match (wanted, has) {
+        (Tunnel::Kernel, Ok(false)) if used.is_none() => Finding::bad(
+            "wireguard",
+            "the kernel has no WireGuard, and the configuration asks for it",
+            "load its module wireguard (modprobe wireguard), or set tunnel to auto",
+        ),
+        (Tunnel::User, _) | (_, Ok(true)) => Finding::good(
+            "wireguard",
+            "the agent's own WireGuard is used, as was chosen",
+        ),
+        _ => Finding::good(
+            "wireguard",
+            "the kernel has no WireGuard: the agent's own is used",
+        ),
+    };
+    vec![own, tun()]
+}
+
+async fn used_tunnel(context: &Context) -> Option<String> {
+    let status: Result<Status> = context.agent().ok()?.get("/v1/status").await;
+    status.ok()?.stack.tunnel
 }
 
 async fn clashes(context: &Context) -> Result<Vec<Finding>> {

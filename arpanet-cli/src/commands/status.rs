@@ -8,8 +8,10 @@ use crate::agent::status::Status;
 pub(crate) async fn run(context: &Context) -> Result<()> {
     let status: Status = context.agent()?.get("/v1/status").await?;
     context.printer.result(&status, |status| {
+        let tunnel = status.stack.tunnel.as_ref();
+        let tunnel = tunnel.map_or_else(String::new, |kind| format!(" ({kind})"));
         let mut text = format!(
-            "node {} ({}), {}, cluster {}\nstack {} + {} + {}, DNS by {}, version {}\n\n{}\n\n{}",
+            "node {} ({}), {}, cluster {}\nstack {}{tunnel} + {} + {}, DNS by {}, version {}\n\n{}\n\n{}",
             status.node.address,
             status.node.name,
             status.node.role,

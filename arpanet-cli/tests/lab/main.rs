@@ -35,6 +35,7 @@ macro_rules! by_each_discovery {
     };
 }
 
+mod attacks;
 mod bad_input;
 mod checks;
 mod churn;

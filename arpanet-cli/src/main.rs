@@ -94,6 +94,8 @@ async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Expose(args) => commands::expose::run(context, &args).await,
         Command::Hide(args) => commands::hide::run(context, &args).await,
         Command::Forget(args) => commands::forget::run(context, &args).await,
+        Command::Rekey => commands::rekey::run(context).await,
+        Command::Passwd(args) => commands::passwd::run(context, args).await,
         Command::Drain(args) => commands::drain::drain(context, &args).await,
         Command::Undrain(args) => commands::drain::undrain(context, &args).await,
         Command::Consul(args) => return commands::consul::run(context, &args).await,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use arpanet_core::admission::{
-    Admission, ClusterKey, Gatekeeper, Membership, NodeInfo, Password, Secret, Seed,
+    Admission, ClusterKey, Credential, Gatekeeper, Membership, NodeInfo, Password, Secret, Seed,
 };
 use arpanet_core::roster::{ClusterId, Roster, RosterEntry};
 use arpanet_core::{Error, ErrorKind, Result};
@@ -69,7 +69,8 @@ impl JoinAdmission {
         self
     }
 
-    /// The password's hash: there after `found`, and after `join` as a server.
+    /// The password's hash: there after `found`, and after `join` as a server; another one once it serves with a membership
+    /// whose password was changed.
     #[must_use]
     pub fn verifier(&self) -> Option<Verifier> {
         lock(&self.verifier).clone()
@@ -203,6 +204,10 @@ impl Admission for JoinAdmission {
         // What the seed may not know itself: by this address it has just been reached.
         let mut roster = given.roster;
         roster.locate(seed.node, seed.endpoint);
+        // With a password that was changed it has to be told from the one before.
+        let credential = (me.role.admits() && given.key.password != 0)
+            .then(|| given.verifier.to_credential())
+            .transpose()?;
         *lock(&self.verifier) = me.role.admits().then_some(given.verifier);
         Ok(Membership::new(
             me.clone(),
@@ -210,7 +215,8 @@ impl Admission for JoinAdmission {
             given.cluster,
             given.key,
             roster,
-        ))
+        )
+        .with_credential(credential))
     }
 
     async fn withdraw(&self, password: &Password, me: &NodeInfo, seed: Seed) -> Result<bool> {
@@ -221,7 +227,16 @@ impl Admission for JoinAdmission {
         client::withdraw(&self.config, &asking).await
     }
 
+    async fn credential(&self, password: &Password) -> Result<Credential> {
+        verifier::hash(password, self.config.kdf, None)
+            .await?
+            .to_credential()
+    }
+
     async fn serve(&self, membership: &Membership, gatekeeper: Arc<dyn Gatekeeper>) -> Result<()> {
+        if let Some(credential) = &membership.credential {
+            *lock(&self.verifier) = Some(Verifier::from_credential(credential)?);
+        }
         let verifier = match (membership.me.role.admits(), self.verifier()) {
             (false, _) => None,
             (true, Some(verifier)) => Some(verifier),

@@ -1,7 +1,7 @@
 //! The password's hash: what a node keeps so that it can admit others (Argon2id, RFC 9106).
 
 use argon2::{Algorithm, Argon2, Params};
-use arpanet_core::admission::{Password, Secret};
+use arpanet_core::admission::{Credential, Password, Secret};
 use arpanet_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -115,6 +115,29 @@ impl Verifier {
         })
     }
 
+    /// As members pass it on when the password was changed.
+    pub(crate) fn to_credential(&self) -> Result<Credential> {
+        let bytes = serde_json::to_vec(self).map_err(|source| {
+            Error::new(ErrorKind::Internal, "the password's hash can't be written")
+                .with_source(source)
+        })?;
+        Credential::from_bytes(bytes)
+    }
+
+    /// What a member passed on.
+    pub(crate) fn from_credential(credential: &Credential) -> Result<Self> {
+        let verifier: Self = serde_json::from_slice(credential.expose()).map_err(|_| {
+            // What could not be read is a secret, or close to one.
+            Error::new(
+                ErrorKind::Incompatible,
+                "the hash of the new password is written in another way than this version reads",
+            )
+            .with_hint("run the same version of arpanet2 on all nodes")
+        })?;
+        verifier.kdf.check()?;
+        Ok(verifier)
+    }
+
     pub(crate) const fn kdf(&self) -> KdfParams {
         self.kdf
     }
@@ -162,6 +185,29 @@ mod tests {
         ];
         assert!(others.iter().all(|other| other.hash != one.hash));
         assert!(format!("{one:?}").contains("(secret)"));
+    }
+
+    #[test]
+    fn a_hash_is_passed_on_as_it_is_and_a_bad_one_is_refused() {
+        let password = Password::new("Apples").unwrap();
+        let cheap = KdfParams::new(8 * 1024, 1, 1).unwrap();
+        let verifier = Verifier::of(&password, cheap, [255; 16]).unwrap();
+        let credential = verifier.to_credential().unwrap();
+        assert_eq!(Verifier::from_credential(&credential).unwrap(), verifier);
+        for bad in [
+            "{}",
+            "x",
+            r#"{"kdf":{"memory_kib":4294967295,"passes":9,"lanes":9}"#,
+        ] {
+            let bad = Credential::from_bytes(bad.as_bytes().to_vec()).unwrap();
+            let error = Verifier::from_credential(&bad).unwrap_err();
+            assert!(!format!("{error:?} {error}").contains("4294967295"));
+        }
+        let mut absurd = verifier;
+        absurd.kdf.memory_kib = u32::MAX;
+        let absurd = absurd.to_credential().unwrap();
+        let error = Verifier::from_credential(&absurd).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 
     #[test]

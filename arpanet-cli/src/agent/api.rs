@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::by_hand::{self, ByHand};
 use super::dns::Dns;
 use super::images;
+use super::keys;
 use super::kv;
 use super::network_driver::DockerNetworks;
 use super::overlay::Tunnelled;
@@ -89,6 +90,8 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/status", get(read_status))
         .route("/v1/nodes", get(read_nodes))
         .route("/v1/nodes/{node}", delete(forget))
+        .route("/v1/key", post(keys::rekey))
+        .route("/v1/password", post(keys::change_password))
         .route("/v1/nodes/{node}/drain", post(drain).delete(undrain))
         .route("/v1/services", get(read_services))
         .route("/v1/summary", get(read_summary))
@@ -138,7 +141,10 @@ async fn read_nodes(State(context): State<Context>) -> Answer<Vec<Node>> {
     ))
 }
 
-async fn forget(State(context): State<Context>, Path(node): Path<NodeAddr>) -> Answer<()> {
+async fn forget(
+    State(context): State<Context>,
+    Path(node): Path<NodeAddr>,
+) -> Answer<keys::Forgotten> {
     if node == context.cluster.me() {
         return Err(
             Error::new(ErrorKind::InvalidInput, format!("{node} is this node"))
@@ -146,8 +152,11 @@ async fn forget(State(context): State<Context>, Path(node): Path<NodeAddr>) -> A
                 .into(),
         );
     }
-    context.cluster.discovery().forget(node).await?;
-    Ok(Json(()))
+    let discovery = context.cluster.discovery();
+    discovery.forget(node).await?;
+    Ok(Json(keys::Forgotten {
+        rekeyed: discovery.capabilities().turns_keys,
+    }))
 }
 
 async fn drain(State(context): State<Context>, Path(node): Path<NodeAddr>) -> Answer<()> {

@@ -11,6 +11,7 @@ mod forward;
 pub(crate) mod frames;
 pub(crate) mod images;
 mod kept;
+pub(crate) mod keys;
 pub(crate) mod kv;
 pub(crate) mod launch;
 pub(crate) mod lock;

@@ -53,7 +53,9 @@ impl Stack {
         let identity = state::identity(paths)?;
         let below = Parts::choose(context, me)?;
         let discovery = GossipDiscovery::new(
-            GossipConfig::default().advertise(me.advertise),
+            GossipConfig::default()
+                .advertise(me.advertise)
+                .keep_key(me.settings.depends_on_key()),
             identity.secret(),
             below.datagrams,
         )?

@@ -116,6 +116,13 @@ impl StackKind {
     }
 }
 
+impl Settings {
+    /// Whether something beside gossip encrypts with what is made of the cluster's key, and reads that only when it starts.
+    pub(crate) fn depends_on_key(&self) -> bool {
+        self.overlay == OverlayKind::Weave || self.discovery == DiscoveryKind::Consul
+    }
+}
+
 /// Where services are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -20,6 +20,9 @@ pub(crate) struct Status {
     pub(crate) stack: Stack,
     pub(crate) version: String,
     pub(crate) cluster: String,
+    /// The id of the cluster's key.
+    #[serde(default)]
+    pub(crate) key: u32,
     pub(crate) nodes: Vec<Node>,
     pub(crate) services: Vec<Service>,
     /// The catalogue is out of reach: services are as they were last known.
@@ -197,6 +200,7 @@ pub(crate) async fn status(cluster: &Cluster, dns: DnsKind) -> Result<Status> {
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cluster: membership.cluster.to_string(),
+        key: membership.key.id,
         nodes,
         services: explained(cluster, catalogue.instances),
         stale: catalogue.is_stale,

@@ -11,11 +11,17 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
         let tunnel = status.stack.tunnel.as_ref();
         let tunnel = tunnel.map_or_else(String::new, |kind| format!(" ({kind})"));
         let mut text = format!(
-            "node {} ({}), {}, cluster {}\nstack {}{tunnel} + {} + {}, DNS by {}, version {}\n\n{}\n\n{}",
+            "node {} ({}), {}, cluster {}, key {}
+stack {}{tunnel} + {} + {}, DNS by {}, version {}
+
+{}
+
+{}",
             status.node.address,
             status.node.name,
             status.node.role,
             status.cluster,
+            status.key,
             status.stack.overlay,
             status.stack.discovery,
             status.stack.runtime,

@@ -54,6 +54,7 @@ mod engine_restart;
 #[path = "../../../arpanet-weave/tests/fake/mod.rs"]
 mod fake;
 mod isolation;
+mod keys;
 mod network_driver;
 mod plain;
 mod pull;

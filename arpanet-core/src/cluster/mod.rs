@@ -13,6 +13,7 @@ mod gate;
 mod given;
 mod holding;
 mod inherited;
+mod keys;
 mod network;
 mod owning;
 mod plan;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{ClusterEvent, Node};
+use crate::admission::Keys;
 use crate::discovery::{Instance, MemberState};
 use crate::health::ContainerHealth;
 use crate::overlay::{AttachAddr, NetNamespace, PeerSpec};
@@ -37,6 +38,7 @@ pub(super) struct Applied {
     networks_carried: bool,
     roster: Roster,
     roster_kept: bool,
+    pub(super) keys: Option<Keys>,
 }
 
 /// What went wrong, container by container, and elsewhere.
@@ -159,6 +161,7 @@ impl Node {
         applied.due = failed;
         self.let_wide_through(applied, outcome).await;
         self.keep_roster(applied, outcome).await;
+        self.reconcile_keys(applied, outcome).await;
     }
 
     /// Tells of a member whose state is another, and has the overlay try one that is back at once.

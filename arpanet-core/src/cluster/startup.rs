@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use super::gate::Gate;
 use super::reconcile::Applied;
 use super::record::{self, NodeRecord};
 use super::undo::Undo;
@@ -498,14 +497,7 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
             .at("register the node")?;
         done.push(Undo::StopAdmission);
         node.admission
-            .serve(
-                &membership,
-                Arc::new(Gate::new(
-                    membership.me.role,
-                    node.me,
-                    Arc::clone(&node.discovery),
-                )),
-            )
+            .serve(&membership, Arc::new(node.gate(membership.me.role)))
             .await
             .at("admit others")
     };

@@ -6,7 +6,7 @@ use super::checkups::Checkups;
 use super::owning::Ranges;
 use super::record;
 use super::records::Records;
-use crate::admission::Holdings;
+use crate::admission::{Holdings, Keys};
 use crate::discovery::{Instance, Member, MemberState};
 use crate::overlay::{Announcement, PeerSpec};
 use crate::roster::Roster;
@@ -30,6 +30,8 @@ pub(super) struct View {
     /// What is kept with the membership.
     pub(super) holdings: Holdings,
     pub(super) roster: Roster,
+    /// The cluster's keys, where they turn over.
+    pub(super) keys: Option<Keys>,
     pub(super) ranges: Ranges,
     pub(super) checkups: Checkups,
     /// Members that came, went or are another.

@@ -5,11 +5,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::{ClusterEvent, Node};
+use crate::admission::Keys;
 use crate::discovery::{Member, Record, RecordKey};
 use crate::runtime::{Container, Runtime};
 use crate::watch::{Change, Watch};
@@ -30,6 +31,7 @@ struct Sources {
     members: Watch<NodeAddr, Member>,
     records: Option<Watch<(NodeAddr, RecordKey), Record>>,
     containers: Containers,
+    keys: Option<watch::Receiver<Keys>>,
     kick: Arc<Notify>,
 }
 
@@ -68,6 +70,19 @@ async fn ready<K: Ord + Clone, V: Clone>(watch: Option<&Watch<K, V>>) {
     }
 }
 
+/// Waits until the keys are others.
+async fn turned(keys: Option<&mut watch::Receiver<Keys>>) {
+    match keys {
+        Some(keys) => {
+            if keys.changed().await.is_err() {
+                // Discovery has ended: what else it tells ends, too.
+                std::future::pending().await
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Takes over all that a source has; `false` when it is closed.
 fn drain<K: Ord + Clone, V: Clone>(
     watch: &mut Watch<K, V>,
@@ -88,6 +103,7 @@ impl Sources {
             () = self.members.ready() => Ok(()),
             () = ready(self.records.as_ref()) => Ok(()),
             list = self.containers.ready() => list,
+            () = turned(self.keys.as_mut()) => Ok(()),
             () = self.kick.notified() => Ok(()),
         }
     }
@@ -112,6 +128,9 @@ impl Sources {
             }
             _ => true,
         };
+        if let Some(keys) = &mut self.keys {
+            view.keys = Some(keys.borrow_and_update().clone());
+        }
         drain(&mut self.members, |change| view.follow_members(change)) && records && containers
     }
 }
@@ -136,6 +155,10 @@ impl Node {
                 .runtime
                 .as_ref()
                 .map_or(Containers::None, Containers::coming),
+            keys: match self.discovery.capabilities().turns_keys {
+                true => Some(self.discovery.watch_keys().await?),
+                false => None,
+            },
             kick: Arc::clone(&self.kick),
         };
         if self.runtime.is_some() {

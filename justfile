@@ -31,3 +31,8 @@ churn SEED="1":
 # Docker engines beside Docker Swarm's, in one run. Root, docker.
 bench-docker ROUNDS="10":
     cargo bench -p arpanet-cli --bench docker {{ROUNDS}}
+
+# A cluster with consul beside consul alone, in one run. Root, consul.
+bench-consul ROUNDS="5":
+    cargo bench -p arpanet-cli --bench consul {{ROUNDS}}
+    cargo bench -p arpanet-consul --bench beside

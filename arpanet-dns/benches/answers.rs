@@ -7,22 +7,26 @@
 
 #[path = "../tests/house/mod.rs"]
 mod house;
+mod load;
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 
 use self::house::{House, question};
+use self::load::Load;
 
 const SERVICES: u8 = 200;
 const INSTANCES: u8 = 5;
-const CLIENTS: usize = 2;
-/// Questions of one client that are out at once.
-const OUT: usize = 64;
+/// How many ask at once. A question that is lost was lost by a full buffer: nothing here takes as long.
+const LOAD: Load = Load {
+    clients: 2,
+    out: 64,
+    patience: Duration::from_millis(20),
+};
 /// Each thing is measured this often, in turn, so that what else the machine does meets both alike.
 const ROUNDS: u32 = 5;
 const SECONDS: u32 = 10;
@@ -57,18 +61,20 @@ fn main() {
     }
 
     // Both once for nothing: threads start, and the processor finds its clock.
-    load(echo_at, &questions, round / 4, |_| true);
-    load(house.at, &questions, round / 4, is_right);
+    LOAD.rate(echo_at, &questions, round / 4, |_| true);
+    LOAD.rate(house.at, &questions, round / 4, is_right);
     let mut echoed = Vec::new();
     let mut answered = Vec::new();
     for _ in 0..ROUNDS {
-        echoed.push(load(echo_at, &questions, round, |_| true));
-        answered.push(load(house.at, &questions, round, is_right));
+        echoed.push(LOAD.rate(echo_at, &questions, round, |_| true));
+        answered.push(LOAD.rate(house.at, &questions, round, is_right));
     }
     let (echoed, answered) = (median(echoed), median(answered));
     println!(
-        "{} instances of {SERVICES} services, {INSTANCES} addresses an answer, {CLIENTS} clients with {OUT} questions out",
+        "{} instances of {SERVICES} services, {INSTANCES} addresses an answer, {} clients with {} questions out",
         usize::from(SERVICES) * usize::from(INSTANCES),
+        LOAD.clients,
+        LOAD.out,
     );
     println!("  echo    {echoed:8.0} datagrams/s");
     println!(
@@ -97,68 +103,6 @@ async fn catalogue() -> House {
 fn is_right(answer: &[u8]) -> bool {
     Message::from_vec(answer)
         .is_ok_and(|answer| house::ips(&answer).len() == usize::from(INSTANCES))
-}
-
-/// Answers a second to all clients; the first of each is looked into, of the others only the id.
-fn load(
-    at: SocketAddr,
-    questions: &[Vec<u8>],
-    time: Duration,
-    is_right: impl Fn(&[u8]) -> bool + Sync,
-) -> f64 {
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| client(at, questions, &over, &is_right)))
-            .collect();
-        let started = Instant::now();
-        thread::sleep(time);
-        over.store(true, Ordering::Relaxed);
-        let elapsed = started.elapsed();
-        let answers: u64 = clients.into_iter().map(|one| one.join().unwrap()).sum();
-        answers as f64 / elapsed.as_secs_f64()
-    })
-}
-
-/// Keeps questions out until it is told to end: each answer is followed by the next question.
-fn client(
-    at: SocketAddr,
-    questions: &[Vec<u8>],
-    over: &AtomicBool,
-    is_right: &impl Fn(&[u8]) -> bool,
-) -> u64 {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.connect(at).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(20)))
-        .unwrap();
-    let mut questions = questions.to_vec();
-    let mut next = 0_u16;
-    let mut ask = || {
-        let count = questions.len();
-        let question = &mut questions[usize::from(next) % count];
-        question[..2].copy_from_slice(&next.to_be_bytes());
-        next = next.wrapping_add(1);
-        socket.send(question).unwrap();
-    };
-    let mut answers = 0;
-    let mut buffer = [0; 4096];
-    while !over.load(Ordering::Relaxed) {
-        for _ in 0..OUT {
-            ask();
-        }
-        // Ends when one was lost: then all are sent again.
-        while let Ok(length) = socket.recv(&mut buffer) {
-            if over.load(Ordering::Relaxed) {
-                return answers;
-            }
-            let answer = &buffer[..length];
-            assert!(answers != 0 || is_right(answer), "{answer:02x?}");
-            answers += 1;
-            ask();
-        }
-    }
-    answers
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {

@@ -180,14 +180,27 @@ async fn what_keeps_a_node_from_having_consul_is_said() {
     let Some(site) = Site::up_with_consul(2).await else {
         return;
     };
-    // Another consul, or whatever it is, at its port.
-    let other = format!("{BINARY} hello --port 8500 >/dev/null 2>&1 & echo $!");
-    let pid = site.command("node1", &["sh", "-c", &other]).out;
-    let refused = || site.arpanet2("node1", "boot 0.1 Apples");
-    until("the port is told to be in use", LIMIT, refused, |it| {
-        it.code == Some(1) && it.err.contains("TCP port 8500 is in use by")
+    // A consul of the host's own, which is left as it is.
+    let program = crate::site::consul().unwrap();
+    let begin = format!(
+        "{} agent -dev -bind 192.168.8.120 >/dev/null 2>&1 & echo $!",
+        program.display()
+    );
+    let pid = site.command("node1", &["sh", "-c", &begin]).out;
+    let leads = format!("{BINARY} fetch http://127.0.0.1:8500/v1/status/leader");
+    let leader = || site.run("node1", &leads).out;
+    until("it leads itself", LIMIT, leader, |leader| {
+        leader.contains(":8300")
     });
+    let told = format!("TCP port 8500 is in use by consul (process {pid})");
+    let refused = site.arpanet2("node1", "boot 0.1 Apples");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains(&told), "{refused:?}");
+    assert!(refused.err.contains("--discovery gossip"), "{refused:?}");
+    assert!(leader().contains(":8300"));
     site.run("node1", &format!("kill {pid}"));
+    let gone = || site.run("node1", &format!("test -e /proc/{pid}")).code;
+    until("it is gone", LIMIT, gone, |code| *code == Some(1));
     let settings = "discovery = \"consul\"\nconsul = \"/nowhere/consul\"\n";
     let script = format!("printf '%s' '{settings}' > /etc/arpanet2/other.toml");
     site.command("node1", &["sh", "-c", &script]);

@@ -166,6 +166,19 @@ impl Client {
         self.transport.done(request).await.map(drop)
     }
 
+    /// Gives a key of gossip to all agents that are reached; one that they have already does no harm.
+    pub(crate) async fn install_key(&self, key: &str) -> Result<()> {
+        let body = json(&serde_json::json!({ "Key": key }))?;
+        let request = Request::post("/v1/operator/keyring").body(body);
+        self.transport.done(request).await.map(drop)
+    }
+
+    /// Has all agents speak under a key that they have.
+    pub(crate) async fn use_key(&self, key: &str) -> Result<()> {
+        let body = json(&serde_json::json!({ "Key": key }))?;
+        self.put("/v1/operator/keyring".to_owned(), body).await
+    }
+
     /// Takes a dead node out of serf, for good.
     pub(crate) async fn force_leave(&self, node: &str) -> Result<()> {
         let path = format!("/v1/agent/force-leave/{}", part(node));

@@ -64,6 +64,13 @@ impl Request {
         }
     }
 
+    pub(crate) fn post(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::POST,
+            ..Self::get(path)
+        }
+    }
+
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Self {
             method: Method::DELETE,

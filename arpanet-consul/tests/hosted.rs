@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arpanet_consul::agent::{AgentState, Connect, ConsulAgentConfig, Spawn};
 use arpanet_consul::{ConsulAgent, ConsulConfig, ConsulDiscovery, ConsulKeyValue, HostedConsul};
-use arpanet_core::admission::Membership;
+use arpanet_core::admission::{ClusterKey, Membership, Secret};
 use arpanet_core::kv::KeyValue;
 use arpanet_core::roster::Role;
 use arpanet_core::{Discovery, ErrorKind};
@@ -28,19 +28,22 @@ use crate::consuls::{binary, get, hosts, memberships, memberships_as, until, unt
 struct Host {
     folder: PathBuf,
     namespace: Arc<Namespace>,
+    /// Where all have their folders: the last one's drop removes it, once its process was ended by what is in there.
+    _all: Arc<TempDir>,
 }
 
 impl Host {
     /// So many on one switch, which lives as long as the last value.
-    async fn several(count: u8) -> (Vec<Self>, Namespace, TempDir) {
-        let folder = TempDir::with_prefix("arpanet-hosted-").unwrap();
+    async fn several(count: u8) -> (Vec<Self>, Namespace) {
+        let folder = Arc::new(TempDir::with_prefix("arpanet-hosted-").unwrap());
         let (switch, namespaces) = hosts(count).await;
         let host = |(number, namespace): (usize, Namespace)| Self {
             folder: folder.path().join(number.to_string()),
             namespace: Arc::new(namespace),
+            _all: Arc::clone(&folder),
         };
         let all = namespaces.into_iter().enumerate().map(host).collect();
-        (all, switch, folder)
+        (all, switch)
     }
 
     fn socket(&self) -> PathBuf {
@@ -121,7 +124,7 @@ fn running(agent: &ConsulAgent) -> Option<i32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_founded_once_and_its_process_is_found_again() {
     require_consul!();
-    let (hosts, _switch, _folder) = Host::several(1).await;
+    let (hosts, _switch) = Host::several(1).await;
     let [host] = &hosts[..] else { unreachable!() };
     let me = &memberships(1)[0];
     let agent = host.agent();
@@ -167,7 +170,7 @@ async fn a_cluster_is_founded_once_and_its_process_is_found_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_joins_and_one_that_is_killed_is_started_again_and_meets_the_others() {
     require_consul!();
-    let (hosts, _switch, _folder) = Host::several(2).await;
+    let (hosts, _switch) = Host::several(2).await;
     let first = hosts[0].agent();
     first.start(&memberships(1)[0]).await.unwrap();
     let second = hosts[1].agent();
@@ -206,7 +209,7 @@ async fn a_server_joins_and_one_that_is_killed_is_started_again_and_meets_the_ot
 #[tokio::test(flavor = "multi_thread")]
 async fn a_boot_node_that_lost_its_data_founds_no_second_cluster() {
     require_consul!();
-    let (hosts, _switch, _folder) = Host::several(2).await;
+    let (hosts, _switch) = Host::several(2).await;
     let agents = [hosts[0].agent(), hosts[1].agent()];
     agents[0].start(&memberships(1)[0]).await.unwrap();
     let both = memberships(2);
@@ -243,7 +246,7 @@ fn told(error: &arpanet_core::Error) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_does_not_run_is_told_with_its_last_words() {
     require_consul!();
-    let (hosts, _switch, folder) = Host::several(1).await;
+    let (hosts, _switch) = Host::several(1).await;
     let me = &memberships(1)[0];
     let missing = hosts[0].agent_of(Path::new("/nowhere/consul"));
     let error = missing.start(me).await.unwrap_err();
@@ -253,6 +256,7 @@ async fn a_program_that_does_not_run_is_told_with_its_last_words() {
         "{error}"
     );
 
+    let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken");
     fs::write(
         &broken,
@@ -271,6 +275,50 @@ async fn a_program_that_does_not_run_is_told_with_its_last_words() {
     agent.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn consuls_gossip_follows_the_clusters_key() {
+    require_consul!();
+    let (hosts, _switch) = Host::several(4).await;
+    let all = memberships(4);
+    let turned = |node: usize| {
+        let mut membership = all[node].clone();
+        membership.key = ClusterKey::new(2, Secret::from_bytes([7; 32]));
+        membership
+    };
+    let agents: Vec<_> = hosts.iter().map(Host::agent).collect();
+    agents[0].start(&memberships(1)[0]).await.unwrap();
+    for node in [1, 2] {
+        agents[node].start(&all[node]).await.unwrap();
+    }
+    let is_seen = |name: &'static str, state: i64| {
+        let seen = move |host: &Host| host.thinks_of(name) == Some(state);
+        let hosts = &hosts;
+        async move { until(name, || hosts[..2].iter().all(seen).then_some(())).await }
+    };
+    is_seen("node3", 1).await;
+    agents[2].stop().await.unwrap();
+    is_seen("node3", 4).await;
+
+    // By two at once, as nodes hear of it; one that is away does not.
+    let key = turned(0).key;
+    for agent in &agents[..2] {
+        until_ok("the key is there", async || agent.turn_key(&key).await.ok()).await;
+    }
+    let before = running(&agents[1]);
+    agents[1].release().await;
+    agents[1].start(&turned(1)).await.unwrap();
+    assert_eq!(running(&agents[1]), before, "it is what it was");
+    // A newcomer has the new key only, and who was away has kept the old one.
+    agents[3].start(&turned(3)).await.unwrap();
+    is_seen("node4", 1).await;
+    agents[2].start(&turned(2)).await.unwrap();
+    is_seen("node3", 1).await;
+    until("all are servers", || {
+        (hosts[0].peers() == Some(4)).then_some(())
+    })
+    .await;
+}
+
 async fn start(hosted: &HostedConsul, membership: &Membership) {
     hosted.start(membership).await.unwrap();
     hosted.start_on_overlay(false).await.unwrap();
@@ -280,7 +328,7 @@ async fn start(hosted: &HostedConsul, membership: &Membership) {
 async fn a_client_leaves_and_a_server_stays_until_it_is_forgotten() {
     require_consul!();
     const LEAVE: Duration = Duration::from_secs(5);
-    let (hosts, _switch, _folder) = Host::several(3).await;
+    let (hosts, _switch) = Host::several(3).await;
     let all = memberships_as(&[Role::Boot, Role::Client, Role::Server]);
     let first = hosts[0].hosted();
     start(&first, &memberships(1)[0]).await;

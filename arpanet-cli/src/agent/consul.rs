@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arpanet_consul::agent::{ConsulAgentConfig, Spawn};
 use arpanet_consul::{ConsulAgent, ConsulConfig, ConsulDiscovery, ConsulKeyValue, HostedConsul};
 use arpanet_core::addr::CONSUL_HTTP_PORT;
+use arpanet_core::admission::{ClusterKey, Keys};
 use arpanet_core::cluster::{Facility, FacilityContext};
 use arpanet_core::discovery::{LayeredDiscovery, Member, MemberState};
 use arpanet_core::roster::Role;
@@ -16,7 +17,8 @@ use arpanet_core::watch::{Change, Watch};
 use arpanet_core::{Discovery, Error, ErrorKind, KeyValue, NodeAddr, Result};
 use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use async_trait::async_trait;
-use tokio::task::AbortHandle;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::consul_access::Access;
 use super::loopback::Loopback;
@@ -100,6 +102,8 @@ fn spawn(router: PathBuf) -> Spawn {
     })
 }
 
+/// Between two tries to give a key to all of consul's agents: one may be about to be found dead.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long a connection to this node's own consul may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Where the agents of servers answer each other and clients, and where all of them do. Their datagrams are among agents only.
@@ -119,7 +123,7 @@ pub(super) struct ConsulFacility {
     agent: Arc<ConsulAgent>,
     loopback: Loopback,
     has_certificates: bool,
-    meeting: Mutex<Option<AbortHandle>>,
+    following: Mutex<Vec<AbortHandle>>,
 }
 
 impl ConsulFacility {
@@ -128,12 +132,19 @@ impl ConsulFacility {
             agent,
             has_certificates,
             loopback: Loopback::default(),
-            meeting: Mutex::default(),
+            following: Mutex::default(),
         }
     }
 
-    fn meeting(&self) -> MutexGuard<'_, Option<AbortHandle>> {
-        self.meeting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Follows these from now on, and nothing else.
+    fn follow(&self, tasks: Vec<AbortHandle>) {
+        let mut following = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for before in std::mem::replace(&mut *following, tasks) {
+            before.abort();
+        }
     }
 }
 
@@ -143,6 +154,28 @@ fn ports(role: Role, has_certificates: bool) -> Vec<u16> {
     let https = has_certificates.then_some(HTTPS_PORT);
     let all = [Some(SERF_PORT), Some(CONSUL_HTTP_PORT), rpc, https];
     all.into_iter().flatten().collect()
+}
+
+/// Has consul's gossip follow the cluster's key, each time that it turns.
+async fn follow_keys(agent: Arc<ConsulAgent>, known: ClusterKey, mut keys: watch::Receiver<Keys>) {
+    let mut known = Some(known);
+    loop {
+        let key = keys.borrow_and_update().key.clone();
+        let is_known = known.take().is_some_and(|known| known == key);
+        let turned = async {
+            while !is_known && let Err(error) = agent.turn_key(&key).await {
+                tracing::debug!(%error, "not all of consul's agents have the cluster's key yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        let changed = tokio::select! {
+            () = turned => keys.changed().await,
+            changed = keys.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
 }
 
 /// Has consul meet every server that comes up: by itself it looks after half a minute.
@@ -207,18 +240,24 @@ impl Facility for ConsulFacility {
         let ports = ports(info.role, self.has_certificates);
         self.loopback.start(me.discovery(), &ports, context).await;
         let members = context.discovery.watch_members().await?;
-        let task = tokio::spawn(meet(Arc::clone(&self.agent), me, members));
-        if let Some(before) = self.meeting().replace(task.abort_handle()) {
-            before.abort();
+        let mut tasks = vec![tokio::spawn(meet(Arc::clone(&self.agent), me, members))];
+        match context.discovery.watch_keys().await {
+            Ok(keys) => {
+                let known = context.membership.key.clone();
+                let following = follow_keys(Arc::clone(&self.agent), known, keys);
+                tasks.push(tokio::spawn(following));
+            }
+            // It stays what it is.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
+            Err(error) => return Err(error),
         }
+        self.follow(tasks.iter().map(JoinHandle::abort_handle).collect());
         Ok(())
     }
 
     async fn stop(&self) -> Result<()> {
         self.loopback.stop();
-        if let Some(task) = self.meeting().take() {
-            task.abort();
-        }
+        self.follow(Vec::new());
         Ok(())
     }
 }

@@ -6,14 +6,10 @@ use std::path::{Path, PathBuf};
 use arpanet_core::admission::Membership;
 use arpanet_core::roster::Role;
 use arpanet_core::{ErrorKind, NodeAddr, Result};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hkdf::Hkdf;
 use serde_json::{Value, json};
-use sha2::Sha256;
-use zeroize::Zeroizing;
 
 use super::access::{AgentTls, guard};
+use super::keyring::gossip_key;
 use crate::config::Token;
 use crate::error::own;
 
@@ -172,7 +168,7 @@ impl ConsulAgentConfig {
             // One datacenter, and no service mesh.
             "ports": { "serf_wan": -1, "grpc": -1 },
             "connect": { "enabled": false },
-            "encrypt": STANDARD.encode(key.as_slice()),
+            "encrypt": key.as_str(),
             "performance": {
                 "raft_multiplier": self.raft_multiplier,
                 // Nobody but its own node asks a server: none has to be let down gently by one that leaves.
@@ -202,16 +198,6 @@ impl ConsulAgentConfig {
 
 pub(super) fn process_file(folder: &Path) -> PathBuf {
     folder.join("process.json")
-}
-
-/// The key of consul's gossip: derived from the cluster's, so that whoever was admitted has it.
-fn gossip_key(membership: &Membership) -> Result<Zeroizing<[u8; 32]>> {
-    let mut key = Zeroizing::new([0; 32]);
-    let salt = Some(membership.cluster.as_bytes().as_slice());
-    Hkdf::<Sha256>::new(salt, membership.key.key.expose())
-        .expand(b"arpanet2 consul gossip v1", key.as_mut_slice())
-        .map_err(|_| own(ErrorKind::Internal, "no key can be derived"))?;
-    Ok(key)
 }
 
 /// Where the agents of other servers are: those that this node may join.

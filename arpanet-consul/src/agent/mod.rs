@@ -4,6 +4,7 @@ mod access;
 mod config;
 mod election;
 mod files;
+mod keyring;
 mod process;
 mod program;
 mod supervise;
@@ -15,7 +16,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_core::admission::Membership;
+use arpanet_core::admission::{ClusterKey, Membership};
 use arpanet_core::roster::Role;
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
 use tokio::sync::{Mutex, watch};
@@ -60,6 +61,8 @@ pub struct ConsulAgent {
     spawn: Spawn,
     connect: Option<Connect>,
     client: Client,
+    /// Asks with the cluster's token, where there is one: the agent's own is good for its life only.
+    cluster_client: Client,
     running: Mutex<Option<Running>>,
     state: watch::Sender<AgentState>,
 }
@@ -109,9 +112,12 @@ impl ConsulAgent {
         config.validate()?;
         let address = format!("unix:{}", config.socket.display());
         let mut asked = ConsulConfig::default().address(address);
+        asked.token.clone_from(&config.token);
+        let cluster_client = Client::new(&asked)?;
         asked.token = config.token.as_ref().map(access::agent_token);
         Ok(Self {
             client: Client::new(&asked)?,
+            cluster_client,
             config,
             spawn,
             connect: None,
@@ -213,11 +219,14 @@ impl ConsulAgent {
         let kept = Process::kept(&self.config.process());
         let process = match kept {
             Some(process) if !changed => process,
-            Some(process) => {
-                process.end(GRACE).await;
+            kept => {
+                if let Some(process) = kept {
+                    process.end(GRACE).await;
+                }
+                let key = keyring::gossip_key(membership)?;
+                keyring::prefer(&self.config.data(), &key)?;
                 self.begin()?
             }
-            None => self.begin()?,
         };
         self.state
             .send_replace(AgentState::Running { pid: process.pid });
@@ -256,6 +265,29 @@ impl ConsulAgent {
     /// [`Unavailable`](ErrorKind::Unavailable) when none of them answers.
     pub async fn join(&self, others: &[Ipv4Addr]) -> Result<()> {
         supervise::join(&self.client, others).await
+    }
+
+    /// Has consul's gossip follow a key of the cluster that turned: all agents that are reached get it, and speak under it.
+    /// What they had before they still understand. A second call does the same.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) while the process is not started, or not all agents answer: to be called
+    /// again. A start with a membership that has the key does what is left on this node.
+    pub async fn turn_key(&self, key: &ClusterKey) -> Result<()> {
+        let key = {
+            let mut running = self.running.lock().await;
+            let running = running
+                .as_mut()
+                .ok_or_else(|| own(ErrorKind::Unavailable, "consul does not run"))?;
+            running.membership.key = key.clone();
+            // As a later start will have it.
+            let founds = self.founds(&running.membership)?;
+            let rendered = self.config.rendered(&running.membership, founds)?;
+            files::replace(&self.config.file(), &rendered)?;
+            keyring::gossip_key(&running.membership)?
+        };
+        self.cluster_client.install_key(&key).await?;
+        self.cluster_client.use_key(&key).await
     }
 
     /// Lets go of the process, which goes on: a later one of ours finds it. A second call does nothing.

@@ -1,6 +1,7 @@
 //! A route netlink connection into one namespace, and the exchange that everything else is built on.
 
 use std::io;
+use std::time::Duration;
 
 use arpanet_core::{ErrorKind, Result};
 use futures_util::StreamExt;
@@ -10,12 +11,17 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::{self, ConnectionHandle};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
+use tokio::time::{Instant, sleep};
 
 use crate::Namespace;
 use crate::error::{own, system};
 
 /// How often a dump is taken again that a change interrupted.
 const DUMP_ATTEMPTS: usize = 8;
+/// How long another dump may be in the way.
+const IN_THE_WAY: Duration = Duration::from_secs(10);
+/// How long to wait until it is tried again.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The links, addresses, routes and rules of one network namespace.
 ///
@@ -74,12 +80,22 @@ impl Netlink {
         message: RouteNetlinkMessage,
         what: &'static str,
     ) -> Result<Vec<RouteNetlinkMessage>> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let answer = self.exchange(message.clone(), NLM_F_DUMP).await;
-            let (entries, interrupted) = answer
-                .map_err(|error| system("list", format!("the {what} can't be read"), error))?;
-            if !interrupted {
-                return Ok(entries);
+        let deadline = Instant::now() + IN_THE_WAY;
+        let mut attempts = 0;
+        while attempts < DUMP_ATTEMPTS {
+            match self.exchange(message.clone(), NLM_F_DUMP).await {
+                Ok((entries, false)) => return Ok(entries),
+                Ok((_, true)) => attempts += 1,
+                // One at a time on a socket, and somebody else's may not be read to its end yet, also if nobody waits for it
+                // any more.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+                {
+                    sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    return Err(system("list", format!("the {what} can't be read"), error));
+                }
             }
         }
         let message = format!("the {what} change faster than they can be read");

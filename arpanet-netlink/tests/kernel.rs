@@ -329,3 +329,22 @@ async fn a_panic_inside_goes_on_outside() {
     }));
     assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"inside"));
 }
+
+#[tokio::test]
+async fn lists_that_are_read_side_by_side_and_those_that_nobody_waits_for_are_in_nobody_s_way() {
+    let Some(namespace) = namespace() else { return };
+    let net = namespace.handle().unwrap();
+    // More than the kernel answers at once.
+    for number in 0..100 {
+        net.add_bridge(&format!("bridge{number}")).await.unwrap();
+    }
+    let lists = futures_util::future::join_all((0..4).map(|_| net.links())).await;
+    for links in lists {
+        assert!(links.unwrap().len() > 100);
+    }
+    for _ in 0..20 {
+        let given_up = tokio::time::timeout(Duration::ZERO, net.links()).await;
+        assert!(given_up.is_err() || given_up.is_ok_and(|links| links.is_ok()));
+        assert!(net.links().await.unwrap().len() > 100);
+    }
+}

@@ -10,6 +10,9 @@ use crate::agent::state::{DiscoveryKind, DnsKind, OverlayKind, RuntimeKind, Stac
 use crate::args::Global;
 use crate::paths::Paths;
 
+/// The maintained fork's.
+const WEAVE_IMAGE: &str = "rajchaudhuri/weave:2.9.0";
+
 pub(crate) const DEFAULT_FILE: &str = "/etc/arpanet2/config.toml";
 
 /// The file as `setup` writes it: nothing but comments, each of which can become a setting.
@@ -61,6 +64,9 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host.
 
 # The program weaver, for the overlay weave; the one in PATH unless set.
 #weaver = "/usr/local/bin/weaver"
+
+# Weave's image, which the docker engine launches where there is no such program.
+#weave_image = "rajchaudhuri/weave:2.9.0"
 
 # Where services are kept: "gossip", in the agents themselves, or "consul", which they run. The same on all nodes.
 #discovery = "gossip"
@@ -121,6 +127,8 @@ pub(crate) struct Config {
     pub(crate) tunnel_port: Option<u16>,
     /// The program weaver; the one in `PATH` unless set.
     pub(crate) weaver: Option<PathBuf>,
+    /// Weave's image, for a docker engine where there is no program.
+    pub(crate) weave_image: Option<String>,
     /// Where services are kept.
     pub(crate) discovery: Option<DiscoveryKind>,
     /// Who answers names of services.
@@ -168,6 +176,11 @@ impl Config {
             )
             .with_source(source)
         })
+    }
+
+    /// What of weave the docker engine launches.
+    pub(crate) fn weave_image(&self) -> &str {
+        self.weave_image.as_deref().unwrap_or(WEAVE_IMAGE)
     }
 
     /// Where the docker engine is.

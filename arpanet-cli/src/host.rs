@@ -94,7 +94,7 @@ pub(crate) fn weaver(chosen: Option<&Path>) -> Result<Option<PathBuf>> {
 }
 
 /// A program by its name.
-fn in_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))

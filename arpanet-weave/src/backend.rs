@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arpanet_core::Result;
 use arpanet_core::admission::Membership;
 use arpanet_core::overlay::OverlayCapabilities;
+use arpanet_core::runtime::HostEngine;
 use arpanet_netlink::{Namespace, Netlink};
 use arpanet_router::{Carrier, Ground, Peers, RoutedOverlay, RouterConfig, Uplink, underlay_mtu};
 use async_trait::async_trait;
@@ -35,6 +36,27 @@ pub struct Weave {
 }
 
 impl Weave {
+    /// On the host in whose namespace the caller is, launching the router in a container of this engine where the configuration
+    /// names no program.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](arpanet_core::ErrorKind::InvalidInput) for a configuration that can't be.
+    pub fn with_engine(config: WeaveConfig, engine: Arc<dyn HostEngine>) -> Result<Self> {
+        Self::made_of(config, &Namespace::current()?, Some(engine))
+    }
+
+    fn made_of(
+        config: WeaveConfig,
+        host: &Namespace,
+        engine: Option<Arc<dyn HostEngine>>,
+    ) -> Result<Self> {
+        config.check()?;
+        Ok(Self {
+            launcher: Arc::new(Launcher::new(&config, host, engine)?),
+            config,
+        })
+    }
+
     async fn assemble(&self, ground: Ground, weaver: Weaver) -> Result<Running> {
         let router = ground.router(Uplink::ethernet(UPLINK)).await?;
         let running = Running::new(Parts {
@@ -67,11 +89,7 @@ impl Carrier for Weave {
     type Session = Running;
 
     fn new(config: WeaveConfig, host: &Namespace) -> Result<Self> {
-        config.check()?;
-        Ok(Self {
-            launcher: Arc::new(Launcher::new(&config, host)?),
-            config,
-        })
+        Self::made_of(config, host, None)
     }
 
     fn router(&self) -> &RouterConfig {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use arpanet_core::Result;
 use arpanet_core::admission::Membership;
+use arpanet_core::runtime::HostProgram;
 use arpanet_netlink::Namespace;
 
 use crate::config::WeaveConfig;
@@ -17,9 +18,11 @@ use crate::error::system;
 use crate::launcher::Weaver;
 use crate::leftovers::{self, LOG};
 use crate::password::fingerprint;
-use crate::record::Process;
+use crate::record::{Process, remove_file};
 use crate::{PeerName, RouterPassword};
 
+/// What a container of the router is called.
+pub(crate) const CONTAINER: &str = "arpanet2-weaver";
 /// Where it finds iptables.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -33,7 +36,13 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    pub(crate) fn new(config: &WeaveConfig, membership: &Membership, host: Option<IpAddr>) -> Self {
+    /// `image` is what is launched where there is no program.
+    pub(crate) fn new(
+        config: &WeaveConfig,
+        image: Option<&str>,
+        membership: &Membership,
+        host: Option<IpAddr>,
+    ) -> Self {
         let name = PeerName::of(membership.me.node);
         let password = config.encryption.then(|| {
             let given = config.password.clone();
@@ -41,6 +50,7 @@ impl Wanted {
         });
         let arguments = arguments(config, name, membership.me.name.as_str(), host);
         let program = config.binary.as_deref().map(Path::to_string_lossy);
+        let program = program.or(image.map(Into::into));
         let texts: Vec<_> = arguments
             .iter()
             .map(|argument| argument.to_string_lossy())
@@ -65,6 +75,26 @@ impl Wanted {
         }
     }
 
+    /// The router as an engine has to run it.
+    pub(crate) fn container(&self, config: &WeaveConfig) -> HostProgram {
+        let arguments = self.arguments.iter();
+        let mut program = HostProgram::new(CONTAINER, &config.image)
+            .arguments(arguments.map(|argument| argument.to_string_lossy().into_owned()))
+            .env("CHECKPOINT_DISABLE", "1")
+            .folder(&config.folder)
+            .workdir(&config.folder);
+        if let Some(folder) = Path::new(&config.http)
+            .parent()
+            .filter(|at| at.is_absolute())
+        {
+            program = program.folder(folder);
+        }
+        if let Some(password) = &self.password {
+            program = program.env("WEAVE_PASSWORD", password.expose());
+        }
+        program
+    }
+
     /// Starts the router. It outlives this process.
     pub(crate) fn spawn(
         &self,
@@ -73,10 +103,11 @@ impl Wanted {
         host: &Namespace,
     ) -> Result<Option<Process>> {
         let failed = |error| system(format!("{} can't be started", program.display()), error);
+        remove_file(&folder.join(LOG))?;
         let log = OpenOptions::new()
-            .write(true)
+            // Not over what was shortened meanwhile.
+            .append(true)
             .create(true)
-            .truncate(true)
             .mode(0o600)
             .open(folder.join(LOG))
             .map_err(failed)?;
@@ -214,7 +245,7 @@ mod tests {
                 ClusterKey::new(1, Secret::from_bytes([key; 32])),
                 Roster::default(),
             );
-            Wanted::new(config, &membership, None).fingerprint
+            Wanted::new(config, None, &membership, None).fingerprint
         };
         assert_eq!(print(&config, 9), print(&config, 9));
         assert_ne!(print(&config, 9), print(&config, 8));

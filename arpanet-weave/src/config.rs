@@ -43,6 +43,9 @@ pub struct WeaveConfig {
     /// The program `weaver`, which is launched unless a router runs already. `None`: one has to run.
     #[serde(default)]
     pub binary: Option<PathBuf>,
+    /// The image whose own program is launched where there is an engine and no `binary`. That of the maintained fork unless told.
+    #[serde(default = "image")]
+    pub image: String,
     /// What becomes of a router that runs already.
     #[serde(default)]
     pub foreign: ForeignRouter,
@@ -78,6 +81,10 @@ fn http() -> String {
     "127.0.0.1:6784".to_owned()
 }
 
+fn image() -> String {
+    "rajchaudhuri/weave:2.9.0".to_owned()
+}
+
 const fn port() -> u16 {
     6783
 }
@@ -107,6 +114,7 @@ impl WeaveConfig {
             folder: folder.into(),
             http: http(),
             binary: None,
+            image: image(),
             foreign: ForeignRouter::default(),
             port: port(),
             bridge: bridge(),
@@ -133,6 +141,13 @@ impl WeaveConfig {
         self
     }
 
+    /// Launching this image's program where no router runs, there is no program and an engine is given.
+    #[must_use]
+    pub fn image(mut self, image: impl Into<String>) -> Self {
+        self.image = image.into();
+        self
+    }
+
     /// With a router that runs already treated so.
     #[must_use]
     pub const fn foreign(mut self, foreign: ForeignRouter) -> Self {
@@ -144,6 +159,13 @@ impl WeaveConfig {
     #[must_use]
     pub const fn port(mut self, port: u16) -> Self {
         self.port = port;
+        self
+    }
+
+    /// With another name for the weave bridge.
+    #[must_use]
+    pub fn bridge(mut self, bridge: impl Into<String>) -> Self {
+        self.bridge = bridge.into();
         self
     }
 

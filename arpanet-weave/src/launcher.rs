@@ -1,12 +1,13 @@
 //! The router's life: found, launched, or refused; and ended.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::admission::Membership;
+use arpanet_core::runtime::HostEngine;
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_netlink::{Namespace, Netlink};
 use nix::fcntl::{Flock, FlockArg};
@@ -16,20 +17,18 @@ use tokio::time::Instant;
 
 use crate::PeerName;
 use crate::client::Client;
-use crate::command::{Wanted, is_own};
+use crate::command::{CONTAINER, Wanted, is_own};
 use crate::config::{ForeignRouter, WeaveConfig};
 use crate::error::{is_nobody, own, system};
 use crate::leftovers::{self, DATABASE, LOG, SENTINEL};
-use crate::record::Record;
+use crate::log;
+use crate::record::{Process, Record};
 use crate::report::Report;
 
 /// How often a router that starts is asked.
 const ASKING: Duration = Duration::from_millis(50);
 /// How long one that is told to end may take, before it is killed.
 const ENDING: Duration = Duration::from_secs(5);
-/// How much of its log is told when it does not start.
-const TAIL: usize = 1_000;
-
 /// The weave router that carries the overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Weaver {
@@ -52,19 +51,32 @@ enum Found {
     Foreign(Box<Report>),
 }
 
+/// What is launched.
+#[derive(Debug)]
+enum Source<'a> {
+    Program(&'a Path),
+    Image(&'a dyn HostEngine),
+}
+
 /// Finds, launches and ends the router of a host.
 #[derive(Debug)]
 pub(crate) struct Launcher {
     config: WeaveConfig,
     host: Namespace,
     client: Client,
+    engine: Option<Arc<dyn HostEngine>>,
     /// One thing at a time.
     turn: Mutex<()>,
 }
 
 impl Launcher {
-    pub(crate) fn new(config: &WeaveConfig, host: &Namespace) -> Result<Self> {
+    pub(crate) fn new(
+        config: &WeaveConfig,
+        host: &Namespace,
+        engine: Option<Arc<dyn HostEngine>>,
+    ) -> Result<Self> {
         Ok(Self {
+            engine,
             config: config.clone(),
             host: host.clone(),
             client: Client::new(&config.http, config.request_limit())?,
@@ -85,6 +97,12 @@ impl Launcher {
         let _turn = self.turn.lock().await;
         let wanted = self.wanted(membership)?;
         let record = Record::read(&self.config.folder)?;
+        if let Some(record) = &record
+            && record.process.is_none()
+        {
+            // Whoever launched it was killed between the launch and the note of its process.
+            self.remove_container(record).await?;
+        }
         match self.find(record.as_ref(), &wanted).await? {
             Found::Ours => match self.wait(&wanted, record.as_ref()).await {
                 Ok(()) => return Ok(wanted.weaver(false)),
@@ -98,7 +116,7 @@ impl Launcher {
             Found::Nobody => {}
         }
         if let Some(record) = &record {
-            end(record).await?;
+            self.end(record).await?;
         }
         self.launch(&wanted, record).await
     }
@@ -115,7 +133,7 @@ impl Launcher {
         match self.client.report().await {
             Ok(report) => self.take(&report).map(drop),
             Err(error) if is_nobody(&error) => {
-                self.program()?;
+                self.source()?;
                 self.database_is_free()
             }
             Err(error) => Err(self.occupied(error)),
@@ -142,7 +160,7 @@ impl Launcher {
     }
 
     async fn clean(&self, host: &Netlink, record: &Record) -> Result<()> {
-        end(record).await?;
+        self.end(record).await?;
         let mut outcome = Ok(());
         if !record.found_bridge {
             outcome = leftovers::remove_network(host, &self.config.bridge).await;
@@ -163,7 +181,8 @@ impl Launcher {
             Some(ip) => self.host.run(|| is_own(ip))?.then_some(ip),
             None => None,
         };
-        Ok(Wanted::new(&self.config, membership, host))
+        let image = self.engine.is_some().then_some(&*self.config.image);
+        Ok(Wanted::new(&self.config, image, membership, host))
     }
 
     async fn find(&self, record: Option<&Record>, wanted: &Wanted) -> Result<Found> {
@@ -243,18 +262,22 @@ impl Launcher {
         })
     }
 
-    fn program(&self) -> Result<&Path> {
-        let Some(program) = self.config.binary.as_deref() else {
-            return Err(own(
-                ErrorKind::Unavailable,
-                format!("no weave router runs at {}", self.client.at),
-            )
-            .with_hint(
-                "start one, or say where the program weaver is: binary = \"/usr/local/bin/weaver\"",
-            ));
+    fn source(&self) -> Result<Source<'_>> {
+        let program = match (self.config.binary.as_deref(), &self.engine) {
+            (Some(program), _) => program,
+            (None, Some(engine)) => return Ok(Source::Image(&**engine)),
+            (None, None) => {
+                return Err(own(
+                    ErrorKind::Unavailable,
+                    format!("no weave router runs at {}", self.client.at),
+                )
+                .with_hint(
+                    "start one, or say where the program weaver is: weaver = \"/usr/local/bin/weaver\" in config.toml; with a docker engine its image is launched",
+                ));
+            }
         };
         match fs::metadata(program) {
-            Ok(file) if file.is_file() => Ok(program),
+            Ok(file) if file.is_file() => Ok(Source::Program(program)),
             Ok(_) => Err(own(
                 ErrorKind::InvalidInput,
                 format!("{} is no program", program.display()),
@@ -286,14 +309,15 @@ impl Launcher {
     }
 
     async fn launch(&self, wanted: &Wanted, earlier: Option<Record>) -> Result<Weaver> {
-        let program = self.program()?;
+        let source = self.source()?;
         self.database_is_free()?;
         let host = self.host.handle()?;
         let found_bridge = match earlier {
             Some(earlier) => earlier.found_bridge,
             None => host.link(&self.config.bridge).await?.is_some(),
         };
-        // From here to the second note nothing is awaited: a call that is dropped has done nothing, or noted it.
+        // From here to the second note nothing of a process is awaited: a call that is dropped has done nothing, or noted it. A
+        // container is found by its name.
         let folder = &self.config.folder;
         let made = fs::DirBuilder::new()
             .recursive(true)
@@ -304,16 +328,25 @@ impl Launcher {
         crate::record::remove_file(&folder.join(SENTINEL))?;
         let mut record = Record {
             process: None,
+            container: matches!(source, Source::Image(_)),
             fingerprint: wanted.fingerprint.clone(),
             found_bridge,
         };
         record.write(folder)?;
-        let started = wanted
-            .spawn(program, folder, &self.host)
-            .and_then(|process| {
-                record.process = process;
-                record.write(folder)
-            });
+        let started = match source {
+            Source::Program(program) => wanted.spawn(program, folder, &self.host),
+            Source::Image(engine) => {
+                let started = engine.start(&wanted.container(&self.config)).await;
+                started.map(Process::running).map_err(|error| {
+                    let image = &self.config.image;
+                    error.context(format!("weave's image {image} can't be launched"))
+                })
+            }
+        };
+        let started = started.and_then(|process| {
+            record.process = process;
+            record.write(folder)
+        });
         let outcome = match started {
             Ok(()) => self.wait(wanted, Some(&record)).await,
             Err(error) => Err(error),
@@ -334,11 +367,13 @@ impl Launcher {
         let mut last = None;
         loop {
             if record.is_none_or(|record| record.alive().is_none()) {
-                return Err(self.told(
-                    ErrorKind::Unavailable,
-                    "the weave router ended while it started",
-                    last,
-                ));
+                return Err(self
+                    .told(
+                        ErrorKind::Unavailable,
+                        "the weave router ended while it started",
+                        last,
+                    )
+                    .await);
             }
             let asked = async {
                 let ready = self.client.is_ready().await?;
@@ -361,18 +396,21 @@ impl Launcher {
             }
             if Instant::now() >= deadline {
                 let message = format!("the weave router is not ready after {limit:?}");
-                return Err(self.told(ErrorKind::Timeout, &message, last));
+                return Err(self.told(ErrorKind::Timeout, &message, last).await);
             }
             tokio::time::sleep(ASKING).await;
         }
     }
 
     /// With what the router wrote, or else the last answer, as the cause.
-    fn told(&self, kind: ErrorKind, message: &str, last: Option<Error>) -> Error {
+    async fn told(&self, kind: ErrorKind, message: &str, last: Option<Error>) -> Error {
         let error = own(kind, message);
-        let log = self.config.folder.join(LOG);
-        match tail(&log) {
-            Ok(words) if !words.is_empty() => error.with_source(own(kind, words)),
+        let words = match self.source() {
+            Ok(Source::Image(engine)) => engine.words(CONTAINER).await.ok(),
+            _ => log::tail(&self.config.folder.join(LOG)).ok(),
+        };
+        match words {
+            Some(words) if !words.is_empty() => error.with_source(own(kind, words)),
             _ => match last {
                 Some(last) => error.with_source(last),
                 None => error.with_hint(
@@ -380,6 +418,26 @@ impl Launcher {
                 ),
             },
         }
+    }
+
+    /// Ends the process, and removes the container that it was the program of.
+    async fn end(&self, record: &Record) -> Result<()> {
+        end(record).await?;
+        self.remove_container(record).await
+    }
+
+    async fn remove_container(&self, record: &Record) -> Result<()> {
+        match &self.engine {
+            Some(engine) if record.container => engine.remove(CONTAINER).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the router's log from growing without end. What an engine keeps has a bound of its own.
+    pub(crate) fn bound_log(&self) -> Result<()> {
+        let path = self.config.folder.join(LOG);
+        log::bound(&path)
+            .map_err(|error| system(format!("{} can't be shortened", path.display()), error))
     }
 }
 
@@ -401,16 +459,4 @@ async fn end(record: &Record) -> Result<()> {
         ErrorKind::Internal,
         format!("the weave router, process {}, does not end", process.id),
     ))
-}
-
-/// The last lines of a file, as one.
-fn tail(path: &Path) -> io::Result<String> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL as u64)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL as u64).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().map(str::trim).collect::<Vec<_>>().join("; "))
 }

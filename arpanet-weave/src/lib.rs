@@ -11,6 +11,7 @@ mod diagnosis;
 mod error;
 mod launcher;
 mod leftovers;
+mod log;
 mod name;
 mod offload;
 mod password;

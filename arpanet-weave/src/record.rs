@@ -23,6 +23,9 @@ pub(crate) struct Record {
     pub(crate) process: Option<Process>,
     /// What its arguments and password hash to.
     pub(crate) fingerprint: String,
+    /// It is the program of a container.
+    #[serde(default)]
+    pub(crate) container: bool,
     /// The bridge was there before: it is somebody else's, and stays.
     pub(crate) found_bridge: bool,
 }
@@ -208,6 +211,7 @@ mod tests {
         let record = Record {
             process: Process::running(std::process::id() as i32),
             fingerprint: "f".to_owned(),
+            container: false,
             found_bridge: true,
         };
         record.write(folder.path()).unwrap();

@@ -326,6 +326,9 @@ impl Session for Running {
         if let Err(error) = self.follow_up(&silent).await {
             tracing::warn!(%error, "weave can't be mended now");
         }
+        if let Err(error) = self.launcher.bound_log() {
+            tracing::warn!(%error, "weave's log grows");
+        }
     }
 
     /// Takes the node off weave's network. The router goes on, so that the next launch is back at once.

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arpanet_core::health::Prober;
+use arpanet_core::runtime::HostEngine;
 use arpanet_core::{Datagrams, Overlay, Result};
+use arpanet_docker::HostPrograms;
 use arpanet_gossip::UdpDatagrams;
 use arpanet_netlink::{Ledger, Namespace, Transport};
 use arpanet_router::{Carrier, RoutedOverlay, RouterConfig, UNDERLAY_MARK};
-use arpanet_weave::{ForeignRouter, WeaveConfig, WeaveOverlay};
+use arpanet_weave::{ForeignRouter, Weave, WeaveConfig, WeaveOverlay};
 use arpanet_wireguard::{TunnelKind, WireGuardConfig, WireGuardOverlay};
 use async_trait::async_trait;
 
@@ -18,6 +20,9 @@ use super::state::OverlayKind;
 use crate::commands::Context;
 use crate::host;
 use crate::paths::Paths;
+
+/// Weave's bridge on this host.
+pub(crate) const BRIDGE: &str = "weave";
 
 /// Where servers for attached containers listen.
 #[async_trait]
@@ -85,13 +90,16 @@ impl Parts {
                 let port = me.settings.port;
                 host::require_free(Transport::Udp, port)?;
                 let mut config = weave(&context.paths, router);
-                if let Some(program) = host::weaver(context.config.weaver.as_deref())? {
+                config = config.image(context.config.weave_image());
+                let program = host::weaver(context.config.weaver.as_deref())?;
+                let engine = engine(context).filter(|_| program.is_none());
+                if let Some(program) = program {
                     config = config.binary(program);
                 }
                 if let Some(password) = me.settings.weave_password.clone() {
                     config = config.password(password).foreign(ForeignRouter::Use);
                 }
-                let overlay = Arc::new(WeaveOverlay::new(config)?);
+                let overlay = Arc::new(weave_overlay(config, engine)?);
                 let at = SocketAddr::from(([0, 0, 0, 0], port));
                 // A member may be in 10/8 itself, behind the default route.
                 let datagrams = UdpDatagrams::bind(at)?.marked(UNDERLAY_MARK)?;
@@ -121,7 +129,23 @@ fn router(context: &Context, port: u16) -> RouterConfig {
 }
 
 fn weave(paths: &Paths, router: RouterConfig) -> WeaveConfig {
-    WeaveConfig::new(router, paths.weave()).http(paths.weave_socket().display().to_string())
+    WeaveConfig::new(router, paths.weave())
+        .http(paths.weave_socket().display().to_string())
+        .bridge(BRIDGE)
+}
+
+fn weave_overlay(config: WeaveConfig, engine: Option<Arc<dyn HostEngine>>) -> Result<WeaveOverlay> {
+    match engine {
+        Some(engine) => WeaveOverlay::carried_by(Weave::with_engine(config, engine)?),
+        None => WeaveOverlay::new(config),
+    }
+}
+
+/// The host's docker engine, if it has one.
+fn engine(context: &Context) -> Option<Arc<dyn HostEngine>> {
+    let config = context.config.docker();
+    let engine = || Arc::new(HostPrograms::new(&config)) as Arc<dyn HostEngine>;
+    config.socket.exists().then(engine)
 }
 
 /// Takes back what any earlier agent changed on this host, by the ledger that it kept, and ends the weave router that it launched.
@@ -129,7 +153,8 @@ pub(crate) async fn clean(context: &Context) -> Result<()> {
     let paths = &context.paths;
     if paths.weave().exists() {
         let router = RouterConfig::new(paths.ledger()).pin(paths.router());
-        return WeaveOverlay::new(weave(paths, router))?.reset().await;
+        let overlay = weave_overlay(weave(paths, router), engine(context))?;
+        return overlay.reset().await;
     }
     if !paths.ledger().exists() {
         return Ok(());

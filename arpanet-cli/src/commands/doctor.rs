@@ -1,6 +1,7 @@
 //! `arpanet2 doctor`
 
 mod docker;
+mod weave;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use arpanet_wireguard::tunnel_port_beside;
 use serde::Serialize;
 
 use super::Context;
-use crate::agent::state::{OverlayKind, StackKind, Tunnel};
+use crate::agent::state::{DiscoveryKind, OverlayKind, StackKind, Tunnel};
 use crate::agent::status::Status;
 use crate::host;
 
@@ -77,6 +78,8 @@ pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
     );
     findings.push(disk(context));
     findings.extend(docker::findings(context).await?);
+    findings.extend(weave::findings(context, running).await?);
+    findings.extend(consul(context));
     findings.push(match running {
         true => Finding::good("agent", "the agent is running"),
         false => Finding::good("agent", "no agent is running"),
@@ -111,6 +114,22 @@ pub(crate) async fn run(context: &Context) -> Result<ExitCode> {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    })
+}
+
+/// The consul program, where services are to be in consul.
+fn consul(context: &Context) -> Option<Finding> {
+    let config = &context.config;
+    let discovery = config.discovery.or(config.stack.map(StackKind::discovery));
+    (discovery == Some(DiscoveryKind::Consul)).then(|| {
+        match host::consul(config.consul.as_deref()) {
+            Ok(program) => Finding::good("consul", format!("it is {}", program.display())),
+            Err(error) => Finding::bad(
+                "consul",
+                error.to_string(),
+                error.hint().unwrap_or_default(),
+            ),
+        }
     })
 }
 

@@ -42,6 +42,7 @@ pub(crate) mod why;
 
 use arpanet_core::{Error, ErrorKind, Result};
 
+use crate::agent::state::StackKind;
 use crate::args::Global;
 use crate::client::Agent;
 use crate::config::Config;
@@ -68,6 +69,18 @@ impl Context {
             paths,
             printer,
         })
+    }
+
+    /// The same on a host whose stack is this, where one is given.
+    pub(crate) fn with_stack(&self, stack: Option<StackKind>) -> Self {
+        let mut config = self.config.clone();
+        config.stack = stack.or(config.stack);
+        Self {
+            global: self.global.clone(),
+            config,
+            paths: self.paths.clone(),
+            printer: self.printer,
+        }
     }
 
     /// This host's agent.

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use arpanet_core::Result;
+use arpanet_docker::HostPrograms;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::engine::DaemonChange;
 use super::Context;
 use super::doctor::{self, Finding};
+use crate::agent::state::{OverlayKind, StackKind};
 use crate::agent::unit;
 use crate::config::{DEFAULT_FILE, TEMPLATE};
 use crate::files::{self, Modes};
@@ -33,6 +35,9 @@ pub(crate) struct SetupArgs {
     /// them running when it restarts. Its API on the overlay is the agent's either way
     #[arg(long, value_enum, default_value_t = DockerApi::Agent)]
     docker_api: DockerApi,
+    /// Prepare the host for this stack, in the settings too, and have here what it needs of the internet
+    #[arg(long, value_enum)]
+    stack: Option<StackKind>,
     /// Put docker's own configuration back as it was before
     #[arg(long, conflicts_with = "docker_api")]
     undo: bool,
@@ -60,6 +65,8 @@ struct Setup {
     checks: Vec<Finding>,
     changes: Vec<Change>,
     docker: Option<DaemonChange>,
+    /// Images that are not here, and are pulled.
+    downloads: Vec<String>,
     done: bool,
     /// Whether docker has yet to be restarted, for which nobody is here.
     restart: bool,
@@ -71,7 +78,9 @@ pub(crate) async fn run(context: &Context, args: &SetupArgs) -> Result<ExitCode>
     if args.undo {
         return undo(context, root, args.dry_run);
     }
+    let context = &context.with_stack(args.stack);
     let checks = doctor::findings(context).await?;
+    let downloads = downloads(context).await;
     let well = checks.iter().all(Finding::is_ok);
     let changes = plan(context, root)?;
     let docker = match args.docker_api {
@@ -85,6 +94,7 @@ pub(crate) async fn run(context: &Context, args: &SetupArgs) -> Result<ExitCode>
         changes,
         restart: docker.is_some() && !unit::systemd_runs(root),
         docker,
+        downloads,
         done,
     };
     // Said before it is done.
@@ -104,8 +114,26 @@ pub(crate) async fn run(context: &Context, args: &SetupArgs) -> Result<ExitCode>
         if let Some(change) = &setup.docker {
             engine::make(change, root)?;
         }
+        let engine = HostPrograms::new(&context.config.docker());
+        for image in &setup.downloads {
+            engine.pull(image).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Images that the stack needs and that are not here. An engine that does not say is a finding.
+async fn downloads(context: &Context) -> Vec<String> {
+    let config = &context.config;
+    let overlay = config.overlay.or(config.stack.map(StackKind::overlay));
+    let is_needed = overlay == Some(OverlayKind::Weave)
+        && matches!(host::weaver(config.weaver.as_deref()), Ok(None));
+    let image = config.weave_image();
+    let engine = HostPrograms::new(&config.docker());
+    match is_needed && matches!(engine.has(image).await, Ok(false)) {
+        true => vec![image.to_owned()],
+        false => Vec::new(),
+    }
 }
 
 /// Puts docker's configuration back, where it was changed. Whether the engine has yet to be restarted for it.
@@ -128,7 +156,7 @@ fn plan(context: &Context, root: &Path) -> Result<Vec<Change>> {
         changes.push(Change {
             path: config,
             what: "the settings, with what is so unless they say otherwise",
-            text: TEMPLATE.to_owned(),
+            text: settings(context.config.stack),
         });
     }
     if unit::systemd_runs(root) {
@@ -145,6 +173,16 @@ fn plan(context: &Context, root: &Path) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
+/// The settings as they are written, with the stack where one was chosen.
+fn settings(stack: Option<StackKind>) -> String {
+    match stack {
+        Some(StackKind::Classic) => {
+            TEMPLATE.replace("#stack = \"embedded\"", "stack = \"classic\"")
+        }
+        _ => TEMPLATE.to_owned(),
+    }
+}
+
 /// Takes back what was put into docker's configuration, and leaves all else.
 fn undo(context: &Context, root: &Path, dry_run: bool) -> Result<ExitCode> {
     let docker = engine::plan_undo(root)?;
@@ -153,6 +191,7 @@ fn undo(context: &Context, root: &Path, dry_run: bool) -> Result<ExitCode> {
         changes: Vec::new(),
         restart: docker.is_some() && !unit::systemd_runs(root),
         docker,
+        downloads: Vec::new(),
         done: !dry_run,
     };
     context.printer.result(&setup, render)?;
@@ -187,7 +226,15 @@ fn render(setup: &Setup) -> String {
             false => "and restart docker, which leaves containers running where live-restore is on",
         }.to_owned());
     }
-    if setup.changes.is_empty() && setup.docker.is_none() {
+    let verb = if setup.done {
+        "download"
+    } else {
+        "would download"
+    };
+    for image in &setup.downloads {
+        lines.push(format!("{verb} the image {image}, by the docker engine"));
+    }
+    if setup.changes.is_empty() && setup.docker.is_none() && setup.downloads.is_empty() {
         lines.push("nothing to change".to_owned());
     }
     lines.join("\n")
@@ -254,6 +301,15 @@ mod tests {
             "WantedBy=multi-user.target",
         ] {
             assert!(lines.contains(&line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_stack_that_was_chosen_is_in_the_settings() {
+        let written: Config = toml::from_str(&settings(Some(StackKind::Classic))).unwrap();
+        assert_eq!(written.stack, Some(StackKind::Classic));
+        for stack in [None, Some(StackKind::Embedded)] {
+            assert_eq!(settings(stack), TEMPLATE);
         }
     }
 

@@ -145,6 +145,29 @@ impl Site {
         Some(Self::make(hosts, true).await.over_weave(&settings, hosts))
     }
 
+    /// The same with the router in a container of each host's engine, from an image that is there. `None` as above.
+    pub(crate) async fn up_with_weave_s_image(hosts: u8) -> Option<Self> {
+        (root() && docker()).then_some(())?;
+        let site = Self::make(hosts, true).await;
+        let site = site.over_weave("overlay = \"weave\"", hosts);
+        for host in 1..=hosts {
+            let host = format!("node{host}");
+            let program = site.weave(&host).join("weaver");
+            // As an image has it: its program is its entrypoint, and starts in the folder that it is told.
+            let inside = format!(
+                "[\"/bin/busybox\",\"nsenter\",\"-t\",\"1\",\"-m\",\"--\",\"/bin/sh\",\"-c\",\"cd /var/lib/arpanet2/weave && exec {} \\\"$@\\\"\",\"weaver\"]",
+                program.display()
+            );
+            let script = format!(
+                "{DOCKER} export $({DOCKER} create arpanet2-lab true) | {DOCKER} import --change 'ENTRYPOINT {inside}' - weaver:test && sed -i /weaver/d /etc/arpanet2/config.toml && {DOCKER} rm $({DOCKER} ps -aq)"
+            );
+            let made = site.command(&host, &["sh", "-c", &script]);
+            assert_eq!(made.code, Some(0), "{made:?}");
+            site.set(&host, "weave_image = \"weaver:test\"");
+        }
+        Some(site)
+    }
+
     fn over_weave(self, settings: &str, hosts: u8) -> Self {
         for host in 1..=hosts {
             let host = format!("node{host}");

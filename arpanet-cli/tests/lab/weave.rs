@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{SEED, Site, until};
+use crate::site::{BINARY, SEED, Site, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -28,6 +28,154 @@ async fn a_host_with_another_overlay_is_refused_and_left_as_it_was() {
         );
         site.ok("node1", "reset");
     }
+}
+
+/// The process of a host's router, by what the agent keeps.
+fn router(site: &Site, host: &str) -> i64 {
+    let kept = site
+        .run(host, "cat /var/lib/arpanet2/weave/router.json")
+        .out;
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap_or_default();
+    kept["process"]["id"].as_i64().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn where_there_is_no_program_the_engine_launches_weave_s_image() {
+    let Some(site) = Site::up_with_weave_s_image(2).await else {
+        return;
+    };
+    site.cluster();
+    let running = || {
+        let format = "{{.Names}} {{.Image}}";
+        site.command("node1", &["/usr/bin/docker", "ps", "--format", format])
+            .out
+    };
+    assert_eq!(running(), "arpanet2-weaver weaver:test");
+    assert_eq!(
+        site.run("node2", "ping -c1 -W2 10.255.0.1").code,
+        Some(0),
+        "{}",
+        site.log("node2")
+    );
+    // One that ends is launched again, by another process.
+    let before = router(&site, "node1");
+    site.docker("node1", "kill arpanet2-weaver");
+    until(
+        "it runs again",
+        LIMIT,
+        || (running(), router(&site, "node1")),
+        |(running, now)| !running.is_empty() && *now != before && *now > 0,
+    );
+    let reached = || site.run("node2", "ping -c1 -W1 10.255.0.1").code;
+    until("packets come through", LIMIT, reached, |code| {
+        *code == Some(0)
+    });
+    for host in ["node2", "node1"] {
+        site.ok(host, "reset");
+        assert_eq!(site.docker(host, "ps -aq"), "");
+        assert!(!site.run(host, "ip -o link").out.contains("weave"));
+    }
+    // An image that can't be had is told, and nothing is left.
+    site.set("node1", "stack = \"embedded\"");
+    site.run(
+        "node1",
+        "sed -i s/weaver:test/nobody.invalid\\/weave:0/ /etc/arpanet2/config.toml",
+    );
+    let refused = site.arpanet2("node1", "boot 0.1 Apples --overlay weave");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused
+            .err
+            .contains("nobody.invalid/weave:0 can't be launched"),
+        "{refused:?}"
+    );
+    assert_eq!(site.docker("node1", "ps -aq"), "");
+}
+
+#[tokio::test]
+async fn setup_prepares_a_host_for_the_classic_stack_and_says_what_it_would_download() {
+    let Some(site) = Site::up_classic(1).await else {
+        return;
+    };
+    let told = site.ok("node1", "setup --stack classic --dry-run");
+    for words in [
+        "ok   weave: its router is",
+        "ok   consul: it is",
+        "ok   docker: ",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(!told.contains("download"), "{told}");
+    site.run("node1", "sed -i /weaver/d /etc/arpanet2/config.toml");
+    let told = site.ok("node1", "setup --stack classic --dry-run");
+    let words = "would download the image rajchaudhuri/weave:2.9.0, by the docker engine";
+    assert!(told.contains(words), "{told}");
+    site.run("node1", "sed -i /consul/d /etc/arpanet2/config.toml");
+    let told = site.run(
+        "node1",
+        &format!("env PATH=/usr/bin:/bin {BINARY} setup --stack classic --dry-run"),
+    );
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.out.contains("FAIL consul: "), "{told:?}");
+}
+
+#[tokio::test]
+async fn while_routers_fail_in_turn_nothing_wrong_is_said_and_all_is_well_after() {
+    let Some(site) = Site::up_over_weave(3).await else {
+        return;
+    };
+    site.cluster();
+    site.ok("node3", "register web --port 80");
+    let mood = |host: &str, mood: &str| {
+        std::fs::write(site.weave(host).join("mood"), mood).unwrap();
+    };
+    let resolved = || site.arpanet2("node1", "resolve web").out;
+    for (number, trouble) in ["slow", "500", "half", "hang", "garbage", "503"]
+        .iter()
+        .enumerate()
+    {
+        let host = ["node1", "node2", "node3"][number % 3];
+        mood(host, trouble);
+        // Its process goes too, while it answers so.
+        if number % 2 == 0 {
+            site.run(host, &format!("kill -9 {}", router(&site, host)));
+        }
+        let began = std::time::Instant::now();
+        let status = site.status(host);
+        assert!(began.elapsed() < LIMIT, "{trouble}: {:?}", began.elapsed());
+        assert_eq!(status["nodes"].as_array().unwrap().len(), 3, "{trouble}");
+        // Who is a member is told by others than the router.
+        until("the name stays", LIMIT, resolved, |ip| ip == "10.255.0.14");
+        mood(host, "");
+        let reached = || {
+            ["10.255.0.1", "10.255.0.2", "10.255.0.14"]
+                .map(|to| site.run(host, &format!("ping -c1 -W1 {to}")).code)
+        };
+        until(
+            &format!("all is well after {trouble}"),
+            LIMIT * 2,
+            reached,
+            |codes| codes.iter().all(|code| *code == Some(0)),
+        );
+        assert!(!site.log(host).contains("panicked"), "{}", site.log(host));
+    }
+    // One whose router never gets well does not come up, and leaves nothing.
+    site.ok("node3", "reset");
+    mood("node3", "500");
+    let began = std::time::Instant::now();
+    let failed = site.arpanet2("node3", &format!("client 0.14 Apples 0.1 {SEED}"));
+    assert!(began.elapsed() < LIMIT * 3, "{:?}", began.elapsed());
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(
+        failed.err.contains("could not launch the overlay"),
+        "{failed:?}"
+    );
+    assert!(!site.run("node3", "ip -o link").out.contains("weave"));
+    assert_eq!(site.run("node3", "ls /var/lib/arpanet2").out, "");
+    mood("node3", "");
+    // It was admitted before, and the address is its own until it is taken over.
+    let join = format!("client 0.14 Apples 0.1 {SEED} --replace");
+    site.ok("node3", &join);
 }
 
 /// Their names.

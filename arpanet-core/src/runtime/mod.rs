@@ -1,6 +1,7 @@
 //! The runtime layer: containers on this host.
 
 mod check;
+mod host;
 mod pull;
 mod spec;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use self::check::{Check, EngineHealth, Probe};
+pub use self::host::{HostEngine, HostProgram};
 pub use self::pull::{
     Pull, PullPhase, PullPolicy, PullProgress, PullReporter, PullRequest, PulledImage,
     RegistryCredentials,

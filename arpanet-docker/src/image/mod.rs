@@ -43,7 +43,7 @@ pub(crate) async fn pull(
 }
 
 /// The id of an image that is here.
-async fn known(client: &Client, image: &str) -> Result<Option<String>> {
+pub(crate) async fn known(client: &Client, image: &str) -> Result<Option<String>> {
     let asked = client
         .ask(
             LOOK,

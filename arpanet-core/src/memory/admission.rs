@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::network::HostIndex;
 use super::state::{Seat, State};
 use crate::admission::{
-    Admission, ClusterKey, Gatekeeper, Membership, MembershipStore, NodeInfo, Password, Secret,
-    Seed,
+    Admission, ClusterKey, Credential, Gatekeeper, Membership, MembershipStore, NodeInfo, Password,
+    Secret, Seed,
 };
 use crate::roster::{ClusterId, Identity, Roster, RosterEntry};
 use crate::{Error, ErrorKind, Result};
@@ -107,6 +107,17 @@ fn dial(state: &State, host: HostIndex, seed: Seed) -> Result<HostIndex> {
         })
 }
 
+/// The password that a credential of this world is.
+fn spell(credential: &Credential) -> Result<Password> {
+    let text = std::str::from_utf8(credential.expose()).map_err(|_| {
+        Error::new(
+            ErrorKind::Incompatible,
+            "the credential is of another admission",
+        )
+    })?;
+    Password::new(text)
+}
+
 #[async_trait]
 impl Admission for MemoryAdmission {
     async fn found(&self, password: &Password, me: &NodeInfo) -> Result<Membership> {
@@ -154,18 +165,29 @@ impl Admission for MemoryAdmission {
                 Ok(())
             })
             .map_err(named)?;
-        let Membership { cluster, key, .. } = proven.membership;
-        Ok(Membership::new(
-            me.clone(),
-            proven.identity,
+        let Membership {
             cluster,
             key,
-            roster,
-        ))
+            credential,
+            ..
+        } = proven.membership;
+        let credential = credential.filter(|_| me.role.admits());
+        Ok(
+            Membership::new(me.clone(), proven.identity, cluster, key, roster)
+                .with_credential(credential),
+        )
+    }
+
+    async fn credential(&self, password: &Password) -> Result<Credential> {
+        Credential::from_bytes(password.expose().as_bytes().to_vec())
     }
 
     async fn serve(&self, membership: &Membership, gatekeeper: Arc<dyn Gatekeeper>) -> Result<()> {
+        let changed = membership.credential.as_ref().map(spell).transpose()?;
         self.seat.enter(|state, host| {
+            if changed.is_some() {
+                state.hosts[host].password = changed;
+            }
             state.hosts[host].admission = Some(AdmissionProcess {
                 membership: membership.clone(),
                 gatekeeper,

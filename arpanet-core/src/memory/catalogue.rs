@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::network::HostIndex;
 use super::state::Detection;
-use crate::admission::Membership;
+use crate::admission::{Keys, Membership};
 use crate::discovery::{Health, Instance, Member, MemberState, Record, RecordKey};
 use crate::roster::{Identity, Merged, Roster, RosterEntry};
 use crate::watch::WatchHub;
@@ -76,6 +76,7 @@ pub(super) struct DiscoveryProcess {
     pub(super) views: BTreeMap<HostIndex, View>,
     /// Admissions that this node is asking the others about.
     pub(super) pending: Vec<RosterEntry>,
+    pub(super) keys: tokio::sync::watch::Sender<Keys>,
     detection: Detection,
     instances: Option<WatchHub<InstanceId, Instance>>,
     members: Option<WatchHub<NodeAddr, Member>>,
@@ -106,6 +107,7 @@ impl DiscoveryProcess {
             membership: membership.clone(),
             views: BTreeMap::from([(me, own)]),
             pending: Vec::new(),
+            keys: tokio::sync::watch::Sender::new(membership.keys()),
             detection,
             instances: None,
             members: None,

@@ -11,7 +11,7 @@ use super::catalogue::{DiscoveryProcess, Merge};
 use super::network::HostIndex;
 use super::spread::CONFIRMATION;
 use super::state::{Seat, State};
-use crate::admission::Membership;
+use crate::admission::{Credential, Keys, Membership};
 use crate::discovery::{
     Discovery, DiscoveryCapabilities, Instance, Member, MemberState, Record, RecordKey, Selector,
     ServiceSummary, Spread, summarize,
@@ -42,7 +42,7 @@ impl MemoryDiscovery {
     pub(super) const fn new(seat: Seat) -> Self {
         Self {
             seat,
-            capabilities: DiscoveryCapabilities::all(),
+            capabilities: DiscoveryCapabilities::all().with_turning_keys(),
         }
     }
 
@@ -321,6 +321,7 @@ impl Discovery for MemoryDiscovery {
     }
 
     async fn forget(&self, node: NodeAddr) -> Result<()> {
+        let turns_keys = self.capabilities.turns_keys;
         let confirmed = self
             .seat
             .enter(|state, host| {
@@ -335,7 +336,8 @@ impl Discovery for MemoryDiscovery {
                 }
                 let member = process.all_members(now).remove(&node);
                 let alive = member.is_some_and(|member| member.state != MemberState::Down);
-                if alive && node != process.membership.me.node {
+                let me = process.membership.me.node;
+                if alive && node != me {
                     let message = format!("{node} is alive");
                     return Err(Error::new(ErrorKind::Conflict, message)
                         .with_hint("stop it there, or wait until it is down"));
@@ -345,12 +347,49 @@ impl Discovery for MemoryDiscovery {
                 if process.merge(&std::sync::Arc::new(roster), now) == Merge::Nothing {
                     return Ok(now);
                 }
-                Ok(state.broadcast_roster(host, now))
+                let told = state.broadcast_roster(host, now);
+                if node != me && turns_keys {
+                    // Its machine has the key.
+                    return Ok(told.max(state.turn_over(host, None, now)?));
+                }
+                Ok(told)
             })
             .map_err(|error| error.operation("forget").backend(BACKEND))?;
         let _busy = self.seat.busy();
         tokio::time::sleep_until(confirmed).await;
         Ok(())
+    }
+
+    async fn turn_over(&self, credential: Option<Credential>) -> Result<Spread> {
+        if !self.capabilities.turns_keys {
+            return Err(Error::unsupported(BACKEND, "turn the cluster's key over"));
+        }
+        let confirmed = self
+            .seat
+            .enter(|state, host| state.turn_over(host, credential, Instant::now()))
+            .map_err(|error| error.operation("turn the key over").backend(BACKEND))?;
+        let _busy = self.seat.busy();
+        tokio::time::sleep_until(confirmed).await;
+        self.seat.enter(|state, host| {
+            let process = process(state, host)?;
+            let rank = process.keys.borrow().key.rank();
+            let living: Vec<_> = process.living(Instant::now()).collect();
+            let lacks = |other: HostIndex| {
+                let other = state.discovery(other);
+                other.is_none_or(|other| other.keys.borrow().key.rank() < rank)
+            };
+            let lacking = living.into_iter().filter(|(other, _)| lacks(*other));
+            Ok(Spread::unconfirmed_by(
+                lacking.map(|(_, node)| node).collect(),
+            ))
+        })
+    }
+
+    async fn watch_keys(&self) -> Result<tokio::sync::watch::Receiver<Keys>> {
+        if !self.capabilities.turns_keys {
+            return Err(Error::unsupported(BACKEND, "tell the cluster's key"));
+        }
+        self.running("tell the key", |process, _| Ok(process.keys.subscribe()))
     }
 
     async fn leave(&self, limit: Duration) -> Result<()> {

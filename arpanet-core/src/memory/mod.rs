@@ -36,6 +36,7 @@ mod election;
 mod form;
 mod images;
 mod key_value;
+mod keys;
 mod network;
 mod observe;
 mod overlay;

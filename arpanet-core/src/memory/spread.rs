@@ -25,7 +25,7 @@ impl State {
     }
 
     /// Whether a word of one can get to the other: straight, or by way of others.
-    fn connected(&self, a: HostIndex, b: HostIndex) -> bool {
+    pub(super) fn connected(&self, a: HostIndex, b: HostIndex) -> bool {
         if self.discovery(a).is_none() || self.discovery(b).is_none() {
             return false;
         }
@@ -36,7 +36,7 @@ impl State {
         groups.get(&a) == groups.get(&b)
     }
 
-    fn same_cluster(&self, a: HostIndex, b: HostIndex) -> bool {
+    pub(super) fn same_cluster(&self, a: HostIndex, b: HostIndex) -> bool {
         match (self.discovery(a), self.discovery(b)) {
             (Some(a), Some(b)) => a.membership.cluster == b.membership.cluster,
             _ => false,
@@ -124,7 +124,7 @@ impl State {
         confirmed
     }
 
-    fn by_travel(
+    pub(super) fn by_travel(
         &mut self,
         from: HostIndex,
         to: &[HostIndex],
@@ -210,6 +210,7 @@ impl State {
                     self.broadcast_roster(*to, now);
                 }
             }
+            self.turn_if_stale(*to, now);
         }
     }
 
@@ -250,6 +251,10 @@ impl State {
             if merge != Merge::Nothing {
                 self.broadcast_roster(to, now);
             }
+        }
+        for (from, to) in [(a, b), (b, a)] {
+            self.give_keys(from, to, now);
+            self.turn_if_stale(to, now);
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) enum Event {
         to: Vec<HostIndex>,
         roster: Arc<Roster>,
     },
+    /// A node's keys arrive at others.
+    Keys { from: HostIndex, to: Vec<HostIndex> },
     /// Two nodes that had lost each other, or had not met, tell each other all they know.
     Sync(HostIndex, HostIndex),
     /// A node looks who has been out of reach for too long.
@@ -200,6 +202,7 @@ impl State {
                     state,
                 } => self.deliver(from, &to, owner, &state, now),
                 Event::Roster { from, to, roster } => self.deliver_roster(from, &to, &roster, now),
+                Event::Keys { from, to } => self.deliver_keys(from, &to, now),
                 Event::Sync(a, b) => self.sync(a, b, now),
                 Event::Review(host) => self.review(host, now),
             }

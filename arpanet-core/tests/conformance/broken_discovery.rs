@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_core::admission::Membership;
+use arpanet_core::admission::{Credential, Keys, Membership};
 use arpanet_core::discovery::{
     DiscoveryCapabilities, Instance, Member, Record, RecordKey, Selector, ServiceSummary, Spread,
 };
@@ -35,6 +35,8 @@ pub(crate) enum Breach {
     ForgetsTheLiving,
     FailsToForgetTwice,
     AdmitsAlone,
+    ForgetsTheNewKey,
+    KeepsTheKeyOfTheDeparted,
 }
 
 impl Breach {
@@ -96,6 +98,11 @@ impl Breach {
         (
             Self::AdmitsAlone,
             "what_is_taken_is_refused_and_its_holder_named",
+        ),
+        (Self::ForgetsTheNewKey, "a_new_key_is_everybodys"),
+        (
+            Self::KeepsTheKeyOfTheDeparted,
+            "a_departure_turns_the_key_over",
         ),
     ];
 }
@@ -278,6 +285,26 @@ impl Discovery for Broken {
             }
             answer => answer,
         }
+    }
+
+    async fn turn_over(&self, credential: Option<Credential>) -> Result<Spread> {
+        if self.is(Breach::ForgetsTheNewKey) {
+            return self.inner.services().await.map(|_| Spread::default());
+        }
+        self.inner.turn_over(credential).await
+    }
+
+    async fn watch_keys(&self) -> Result<tokio::sync::watch::Receiver<Keys>> {
+        let keys = self.inner.watch_keys().await?;
+        if self.is(Breach::KeepsTheKeyOfTheDeparted) {
+            let departed = self.inner.roster().await?.departures() > 0;
+            if departed {
+                let mut before = keys.borrow().clone();
+                before.key.covers = 0;
+                return Ok(tokio::sync::watch::channel(before).1);
+            }
+        }
+        Ok(keys)
     }
 
     async fn leave(&self, limit: Duration) -> Result<()> {

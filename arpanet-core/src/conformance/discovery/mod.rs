@@ -2,6 +2,7 @@
 
 mod admission;
 mod catalogue;
+mod keys;
 mod lifecycle;
 mod records;
 mod watching;
@@ -91,6 +92,7 @@ fn suite() -> Vec<Check<Rig>> {
         watching::checks(),
         records::checks(),
         admission::checks(),
+        keys::checks(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -78,6 +78,9 @@ pub(crate) const TEMPLATE: &str = r#"# arpanet2: settings of this host.
 # The consul program, for discovery by consul; the one in PATH unless set.
 #consul = "/usr/bin/consul"
 
+# The image of consul, which runs in a container of it then. Where neither is set and there is no program, it is the official one.
+#consul_image = "hashicorp/consul:1.22"
+
 # Its datacenter; the same on all nodes.
 #consul_datacenter = "dc1"
 
@@ -135,6 +138,8 @@ pub(crate) struct Config {
     pub(crate) dns: Option<DnsKind>,
     /// The consul program; the one in `PATH` unless set.
     pub(crate) consul: Option<PathBuf>,
+    /// Consul's image; a program of the host unless set.
+    pub(crate) consul_image: Option<String>,
     /// Consul's datacenter.
     pub(crate) consul_datacenter: Option<String>,
     /// Where its ACL token is.

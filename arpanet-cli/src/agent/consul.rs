@@ -1,5 +1,8 @@
 //! Consul as a part of the node: its process in the router's namespace, where 10.253.A.B is.
 
+pub(crate) mod container;
+mod home;
+
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
+pub(super) use self::home::Home;
 use super::consul_access::Access;
 use super::loopback::Loopback;
 use crate::commands::Context;
@@ -37,9 +41,10 @@ impl Consul {
     /// Services in consul, over what knows the members. Nothing is started.
     ///
     /// # Errors
-    /// [`NotFound`](arpanet_core::ErrorKind::NotFound) where there is no consul program.
+    /// [`Conflict`](ErrorKind::Conflict) where another consul is at this host's port.
     pub(super) fn new(
         context: &Context,
+        home: Home,
         domain: &str,
         members: Arc<dyn Discovery>,
         is_new: bool,
@@ -47,16 +52,15 @@ impl Consul {
         if is_new {
             require_no_other()?;
         }
-        let program = host::consul(context.config.consul.as_deref())?;
         let paths = &context.paths;
-        let socket = paths.consul_socket();
+        let socket = home.socket(context);
         let access = Access::of(&context.config)?;
         let mut config = ConsulConfig::default()
             .address(format!("unix:{}", socket.display()))
             // The members' own discovery knows sooner who is gone, and who is back.
             .node_health(false);
         let recursors = host::upstreams().into_iter().map(|server| server.ip());
-        let mut agent = ConsulAgentConfig::new(program, paths.consul(), socket)
+        let mut agent = ConsulAgentConfig::new(home.program(), paths.consul(), socket)
             .domain(domain)
             .recursors(recursors);
         if let Some(datacenter) = access.datacenter {
@@ -70,7 +74,7 @@ impl Consul {
         if let Some(tls) = access.tls {
             agent = agent.tls(tls);
         }
-        let agent = ConsulAgent::new(agent, spawn(paths.router()))?;
+        let agent = ConsulAgent::new(agent, home.spawning(&paths.router()))?;
         let agent = Arc::new(agent.connecting(Arc::new(connect)));
         let hosted = HostedConsul::new(Arc::clone(&agent), ConsulDiscovery::new(config.clone())?);
         Ok(Self {

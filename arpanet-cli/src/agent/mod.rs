@@ -3,7 +3,7 @@
 pub(crate) mod api;
 mod bridge_dns;
 pub(crate) mod by_hand;
-mod consul;
+pub(crate) mod consul;
 mod consul_access;
 mod dns;
 mod docker_plane;

@@ -12,7 +12,7 @@ use arpanet_join::{JoinAdmission, JoinConfig, Verifier};
 use arpanet_process::{ProcessConfig, ProcessRuntime, ShimCommand};
 
 use super::by_hand::ByHand;
-use super::consul::Consul;
+use super::consul::{Consul, Home};
 use super::dns::Dns;
 use super::docker_plane::DockerPlane;
 use super::network_driver::DockerNetworks;
@@ -104,7 +104,11 @@ impl Stack {
             DiscoveryKind::Gossip => None,
             DiscoveryKind::Consul => {
                 let members = Arc::clone(&members);
-                Some(Consul::new(context, &domain, members, is_new)?)
+                let home = Home::of(context, me.settings.runtime)?;
+                if is_new {
+                    home.prepare().await?;
+                }
+                Some(Consul::new(context, home, &domain, members, is_new)?)
             }
         };
         let mut cluster = Cluster::builder()

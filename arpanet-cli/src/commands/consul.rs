@@ -10,6 +10,7 @@ use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
 use clap::Args;
 
 use super::Context;
+use crate::agent::consul::container;
 use crate::agent::status::Status;
 use crate::host;
 
@@ -28,14 +29,17 @@ pub(crate) async fn run(context: &Context, args: &ConsulArgs) -> Result<ExitCode
         return Err(Error::new(ErrorKind::Unsupported, message)
             .with_hint("a cluster that was booted with --discovery consul has consul"));
     }
-    let program = host::consul(context.config.consul.as_deref())?;
-    let mut consul = command(&program, status.node.address, &args.args);
+    let mut consul = match host::consul(context.config.consul.as_deref()) {
+        Ok(program) => command(&program, status.node.address, &args.args),
+        Err(_) if container::is_there(context) => contained(context, &args.args),
+        Err(error) => return Err(error),
+    };
     if let Some(token) = &context.config.consul_token_file {
         // Consul reads it itself, so that it is in no environment.
         consul.env("CONSUL_HTTP_TOKEN_FILE", token);
     }
     let error = consul.exec();
-    let message = format!("{} can't be run", program.display());
+    let message = format!("{} can't be run", consul.get_program().display());
     Err(Error::new(ErrorKind::Unavailable, message).with_source(error))
 }
 
@@ -50,6 +54,26 @@ fn command(program: &Path, me: NodeAddr, args: &[OsString]) -> Command {
         consul.env_remove(name);
     }
     consul
+}
+
+/// The consul program of the container that this node's agent is in.
+fn contained(context: &Context, args: &[OsString]) -> Command {
+    let engine = context.config.docker().socket;
+    let mut docker = Command::new("docker");
+    docker
+        .arg("--host")
+        .arg(format!("unix://{}", engine.display()))
+        .args(["exec", "--interactive", "--env"])
+        .arg(format!(
+            "CONSUL_HTTP_ADDR=unix://{}",
+            container::socket(context).display()
+        ))
+        // As it is in this environment.
+        .args(["--env", "CONSUL_HTTP_TOKEN_FILE"])
+        .args([container::NAME, "consul"])
+        .args(args)
+        .env_remove("DOCKER_CONTEXT");
+    docker
 }
 
 #[cfg(test)]

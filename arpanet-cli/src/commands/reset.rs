@@ -4,7 +4,7 @@ use arpanet_core::{Error, ErrorKind, Result};
 
 use super::{Context, require_root, setup, stop};
 use crate::agent::api::Ending;
-use crate::agent::{lock, network_driver, overlay, stack};
+use crate::agent::{consul, lock, network_driver, overlay, stack};
 use crate::output::say;
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
@@ -16,6 +16,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
     let _lock = lock::acquire(&context.paths)?;
     network_driver::clean(context).await?;
     arpanet_consul::agent::end(&context.paths.consul()).await?;
+    consul::container::clean(context).await?;
     stack::clean_resolvers(context).await?;
     overlay::clean(context).await?;
     if setup::restore_docker()? {

@@ -4,11 +4,12 @@ use arpanet_core::Result;
 
 use super::Context;
 use crate::agent::api::Ending;
-use crate::agent::lock;
+use crate::agent::{consul, lock};
 use crate::output::Progress;
 
 pub(crate) async fn run(context: &Context) -> Result<()> {
-    end(context, Ending::Leave, "leaving the cluster").await
+    end(context, Ending::Leave, "leaving the cluster").await?;
+    consul::container::stop(context).await
 }
 
 /// Ends the agent and returns when it is gone.

@@ -7,7 +7,7 @@ use crate::site::{BINARY, SEED, Site, until};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The process id of a host's consul.
-fn consul_of(site: &Site, host: &str) -> i64 {
+pub(crate) fn consul_of(site: &Site, host: &str) -> i64 {
     let file = "/var/lib/arpanet2/consul/process.json";
     let text = site.run(host, &format!("cat {file}")).out;
     let process: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -43,6 +43,7 @@ mod cluster;
 mod commands;
 mod consul;
 mod consul_access;
+mod consul_container;
 mod consul_dns;
 mod consul_founding;
 mod container_dns;

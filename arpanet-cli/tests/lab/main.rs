@@ -37,6 +37,10 @@ macro_rules! by_each_discovery {
 
 mod attacks;
 mod bad_input;
+// There it is public.
+#[allow(unreachable_pub)]
+#[path = "../../../arpanet-router/src/testing/beats.rs"]
+mod beats;
 mod checks;
 mod churn;
 mod cluster;
@@ -55,6 +59,7 @@ mod engine_restart;
 #[path = "../../../arpanet-weave/tests/fake/mod.rs"]
 mod fake;
 mod isolation;
+mod kernel;
 mod keys;
 mod network_driver;
 mod plain;

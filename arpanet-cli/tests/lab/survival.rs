@@ -31,6 +31,11 @@ fn agent_of(site: &Site, host: &str) -> nix::unistd::Pid {
     nix::unistd::Pid::from_raw(found.unwrap_or_else(|| panic!("no agent {inside} on {host}")))
 }
 
+/// Kills the agent of a host.
+pub(crate) fn kill_agent(site: &Site, host: &str) {
+    nix::sys::signal::kill(agent_of(site, host), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
 fn is_in(site: &Site, host: &str, pid: i32) -> bool {
     let path = format!("/proc/{pid}/ns/net");
     arpanet_netlink::Namespace::open(path)
@@ -49,8 +54,7 @@ async fn a_stream_survives_the_death_of_an_agent() {
     );
     let mut stream = Stream::open(&client, &server, "10.255.0.1".parse().unwrap());
     let [longest] = stalls([&mut stream], || {
-        nix::sys::signal::kill(agent_of(&site, "node2"), nix::sys::signal::Signal::SIGKILL)
-            .unwrap();
+        kill_agent(&site, "node2");
         site.ok("node2", "start");
     });
     // Two seconds are promised on a machine that does nothing else, which a test's is not.

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod beats;
 mod container;
 mod packet;
 mod rig;
 mod switch;
 
+pub use beats::Beats;
 pub use container::Container;
 pub use packet::{Fate, becomes, probe, probe_as};
 pub use rig::{Rig, Stationed, membership};

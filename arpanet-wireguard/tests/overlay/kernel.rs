@@ -1,9 +1,7 @@
 //! What is different where WireGuard is the kernel's: it outlives the agent. And where there is none.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use arpanet_core::overlay::PeerSpec;
@@ -13,11 +11,9 @@ use arpanet_wireguard::tunnel::kernel_has_wireguard;
 use arpanet_wireguard::{KernelTunnels, RecordingTunnels, TunnelFactory, TunnelKind, UserTunnels};
 
 use crate::site::{
-    Container, Fate, Host, LIMIT, Site, becomes, connect, ip, probe, promises, testing, two_hosts,
+    Beats, Container, Fate, Host, LIMIT, Site, becomes, connect, ip, probe, promises, testing,
+    two_hosts,
 };
-
-/// Between two datagrams.
-const BEAT: Duration = Duration::from_millis(5);
 
 /// Says that a test is only for where the kernel's is promised.
 fn is_promised() -> bool {
@@ -26,68 +22,6 @@ fn is_promised() -> bool {
         eprintln!("skipped: ARPANET_LIVE promises no wireguard of the kernel");
     }
     promised
-}
-
-/// Datagrams from a container to another one and back, all the time.
-struct Stream {
-    ends: Arc<AtomicBool>,
-    sender: thread::JoinHandle<(u32, u32)>,
-    echo: thread::JoinHandle<()>,
-}
-
-impl Stream {
-    fn begin(from: &Namespace, to: &Namespace, at: SocketAddr) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let socket = |namespace: &Namespace, at: SocketAddr| {
-            let socket = namespace.run(|| UdpSocket::bind(at)).unwrap().unwrap();
-            socket.set_read_timeout(Some(LIMIT)).unwrap();
-            socket
-        };
-        let (there, here) = (socket(to, at), socket(from, "0.0.0.0:0".parse().unwrap()));
-        here.connect(at).unwrap();
-        let has_ended = Arc::clone(&ends);
-        let echo = thread::spawn(move || {
-            let mut room = [0; 8];
-            while let Ok((length, from)) = there.recv_from(&mut room) {
-                if length == 1 {
-                    return;
-                }
-                there.send_to(&room[..length], from).unwrap();
-            }
-        });
-        let sender = thread::spawn(move || {
-            let receiver = here.try_clone().unwrap();
-            let count = thread::spawn(move || {
-                let (mut room, mut received) = ([0; 8], 0);
-                // The last one that is sent is the last that comes back.
-                while receiver.recv(&mut room).is_ok_and(|_| room[4] == 0) {
-                    received += 1;
-                }
-                received
-            });
-            let mut sent = 0_u32;
-            while !has_ended.load(Ordering::Relaxed) {
-                let [a, b, c, d] = sent.to_be_bytes();
-                // Refused is lost, too.
-                let _ = here.send(&[a, b, c, d, 0]);
-                sent += 1;
-                thread::sleep(BEAT);
-            }
-            here.send(&[0, 0, 0, 0, 1]).unwrap();
-            let received = count.join().unwrap();
-            here.send(&[0]).unwrap();
-            (sent, received)
-        });
-        Self { ends, sender, echo }
-    }
-
-    /// How many were sent, and how many came back.
-    fn end(self) -> (u32, u32) {
-        self.ends.store(true, Ordering::Relaxed);
-        let counted = self.sender.join().unwrap();
-        self.echo.join().unwrap();
-        counted
-    }
 }
 
 /// The device as the kernel has it.
@@ -113,11 +47,7 @@ async fn not_a_packet_is_lost_while_an_agent_is_dead_and_when_the_next_takes_ove
         Some(TunnelKind::Kernel)
     );
 
-    let stream = Stream::begin(
-        a1.namespace(),
-        b1.namespace(),
-        "10.1.0.9:7".parse().unwrap(),
-    );
+    let beats = Beats::begin(a1.namespace(), b1.namespace(), ip("10.1.0.9"));
     let received = device(&two).await.peers[0].rx_bytes;
     for host in [&mut one, &mut two] {
         host.kill().await;
@@ -137,7 +67,7 @@ async fn not_a_packet_is_lost_while_an_agent_is_dead_and_when_the_next_takes_ove
     becomes(c1.namespace(), ip("10.1.0.9"), Fate::Reached);
     one.holds.pop();
     connect(&one, &two).await;
-    let (sent, came) = stream.end();
+    let (sent, came) = beats.end();
     assert!(sent > 100, "{sent}");
     assert_eq!(came, sent, "some of {sent} datagrams were lost");
     one.leave_nothing_behind().await;

@@ -11,8 +11,8 @@ use arpanet_core::overlay::{Announcement, NetNamespace, PeerSpec};
 use arpanet_core::{AppAddr, NodeAddr, Overlay};
 use arpanet_netlink::{HostSnapshot, Namespace, Netlink};
 pub(crate) use arpanet_router::testing::{
-    self, Container, Fate, LIMIT, Rig, Stationed, Switch, becomes, behind, ip, namespace, probe,
-    probe_as,
+    self, Beats, Container, Fate, LIMIT, Rig, Stationed, Switch, becomes, behind, ip, namespace,
+    probe, probe_as,
 };
 use arpanet_wireguard::{
     KernelTunnels, RouterConfig, TunnelFactory, UserTunnels, WireGuard, WireGuardConfig,

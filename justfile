@@ -36,3 +36,11 @@ bench-docker ROUNDS="10":
 bench-consul ROUNDS="5":
     cargo bench -p arpanet-cli --bench consul {{ROUNDS}}
     cargo bench -p arpanet-consul --bench beside
+
+# Every fuzz target for ten seconds.
+fuzz-short:
+    .ci/fuzz 10
+
+# Every fuzz target for a while, in seconds each.
+fuzz SECONDS="600":
+    .ci/fuzz {{SECONDS}}

@@ -5,6 +5,10 @@ mod answer;
 mod answering;
 mod authority;
 mod config;
+#[cfg(any(test, fuzzing))]
+mod fixture;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod index;
 mod question;
 mod quick;

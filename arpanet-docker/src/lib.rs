@@ -22,6 +22,8 @@ mod turns;
 mod view;
 mod watch;
 
+#[cfg(fuzzing)]
+pub use self::api::fuzzing;
 pub use self::api::{ContainerDns, DockerApi, DockerApiConfig};
 pub use self::backend::DockerRuntime;
 pub use self::config::DockerConfig;

@@ -210,7 +210,7 @@ impl ProvenRoster {
             && signed.entry.forgotten
             && signer.is_some_and(|signer| {
                 signer.identity == signed.entry.identity
-                    && signer.generation + 1 == signed.entry.generation
+                    && signer.generation.checked_add(1) == Some(signed.entry.generation)
             });
         let Some(signer) = signer else {
             return if known { Heard::Known } else { Heard::Unproven };

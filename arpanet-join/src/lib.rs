@@ -5,6 +5,8 @@ mod backend;
 mod client;
 mod config;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod limit;
 mod request;

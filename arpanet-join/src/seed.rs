@@ -244,7 +244,13 @@ impl Hall {
     }
 
     /// Asks the gatekeeper, once the request is sound.
-    async fn judge(&self, post: &Post, keys: &Keys, request: Request, peer: SocketAddr) -> Verdict {
+    pub(crate) async fn judge(
+        &self,
+        post: &Post,
+        keys: &Keys,
+        request: Request,
+        peer: SocketAddr,
+    ) -> Verdict {
         if let Err(error) = check_software(&request.software) {
             return Verdict::refused(&error);
         }

@@ -17,6 +17,8 @@ mod wireguard;
 
 pub use address::Address;
 pub use connection::Netlink;
+#[cfg(fuzzing)]
+pub use ledger::fuzzing;
 pub use ledger::{Change, Ledger, Mark, VethPair};
 pub use link::{Link, MacAddr, VethEnd};
 pub use namespace::Namespace;

@@ -9,6 +9,8 @@ mod entry;
 mod error;
 mod exec;
 mod folder;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod log;
 mod logs;

@@ -92,7 +92,7 @@ impl Cluster {
                 return Ok(());
             }
             Version {
-                epoch: known.map_or(0, |known| known.epoch) + 1,
+                epoch: record::later(known.map(|known| known.epoch)),
                 drained,
             }
         };

@@ -59,7 +59,7 @@ enum Standing {
 }
 
 fn stand(roster: &Roster, mut applicant: RosterEntry) -> Standing {
-    let epoch = roster.entries().map(|entry| entry.epoch).max().unwrap_or(0) + 1;
+    let epoch = record::later(roster.entries().map(|entry| entry.epoch).max());
     if let Some(other) = roster
         .by_name(&applicant.name)
         .filter(|entry| entry.node != applicant.node)
@@ -74,14 +74,14 @@ fn stand(roster: &Roster, mut applicant: RosterEntry) -> Standing {
             Standing::New(applicant)
         }
         Some(held) if held.forgotten => {
-            applicant.generation = held.generation + 1;
+            applicant.generation = held.generation.saturating_add(1);
             Standing::New(applicant)
         }
         Some(held) if held.identity == applicant.identity => {
             if held.name == applicant.name && held.role == applicant.role {
                 return Standing::Member;
             }
-            applicant.generation = held.generation + 1;
+            applicant.generation = held.generation.saturating_add(1);
             Standing::New(applicant)
         }
         Some(held) => Standing::Held(held.clone()),
@@ -127,8 +127,8 @@ impl Gatekeeper for Gate {
                     }));
                 }
                 let mut entry = applicant;
-                entry.generation = held.generation + 1;
-                entry.epoch = roster.entries().map(|entry| entry.epoch).max().unwrap_or(0) + 1;
+                entry.generation = held.generation.saturating_add(1);
+                entry.epoch = record::later(roster.entries().map(|entry| entry.epoch).max());
                 entry
             }
         };

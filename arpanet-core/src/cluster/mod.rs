@@ -9,6 +9,8 @@ mod draining;
 mod event;
 mod facility;
 mod foreign;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod given;
 mod holding;

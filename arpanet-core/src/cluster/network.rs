@@ -107,12 +107,8 @@ impl View {
     }
 
     fn next_network_epoch(&self) -> u64 {
-        self.network_versions()
-            .values()
-            .map(|(version, _)| version.epoch)
-            .max()
-            .unwrap_or(0)
-            + 1
+        let versions = self.network_versions();
+        record::later(versions.values().map(|(version, _)| version.epoch).max())
     }
 }
 

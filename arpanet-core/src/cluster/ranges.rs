@@ -175,7 +175,12 @@ impl Title {
         taken: &BTreeSet<Ipv4Addr>,
     ) -> Vec<Deed> {
         let mut runs: Vec<(u32, u32, u64)> = Vec::new();
-        'pieces: for (first, last, version) in self.of(from).rev() {
+        // What no later deed can follow stays whose it is.
+        let pieces = self
+            .of(from)
+            .rev()
+            .filter(|(.., version)| *version < u64::MAX);
+        'pieces: for (first, last, version) in pieces {
             let mut open = false;
             for ip in (first..=last).rev() {
                 if count == 0 {
@@ -261,7 +266,10 @@ impl Title {
         heir: Owner,
         is_gone: impl Fn(Option<Owner>) -> bool,
     ) -> Vec<Deed> {
-        let gone = self.pieces.iter().filter(|(_, piece)| is_gone(piece.owner));
+        let gone = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| is_gone(piece.owner) && piece.version < u64::MAX);
         let deeds: Vec<Deed> = gone
             .map(|(first, piece)| Deed {
                 first: (*first).into(),
@@ -411,6 +419,23 @@ mod tests {
         );
         title.donate(owner(1), &alive, &asking, &taken, 99);
         assert_eq!(title.free(owner(7), &taken), GIFT);
+    }
+
+    /// Found by the fuzz target `catalogue_records`.
+    #[test]
+    fn a_range_whose_deed_is_the_last_that_can_be_stays_whose_it_is() {
+        let net = net("10.1.0.0/24");
+        let [one, two] = [owner(1), owner(2)];
+        let last = Deed {
+            first: net.cidr().network(),
+            last: net.cidr().broadcast(),
+            owner: one,
+            version: u64::MAX,
+        };
+        let mut title = Title::resolve(net, Some(one), [last]);
+        let both = BTreeSet::from([one, two]);
+        assert_eq!(title.donate(one, &both, &both, &BTreeSet::new(), 0), []);
+        assert_eq!(title.inherit(two, |owner| owner == Some(one)), []);
     }
 
     fn none_asking() -> BTreeSet<Owner> {

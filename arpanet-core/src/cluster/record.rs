@@ -64,6 +64,12 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes> {
         })
 }
 
+/// The moment after the last that was heard of. Where a member says that time is over, it stays so: to begin anew would make
+/// what is said from then on older than everything else.
+pub(super) fn later(last: Option<u64>) -> u64 {
+    last.unwrap_or(0).saturating_add(1)
+}
+
 /// What can't be read was written by a newer version, or by a broken one: it is passed over, never guessed at.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     serde_json::from_slice(bytes).ok()

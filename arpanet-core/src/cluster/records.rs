@@ -282,7 +282,7 @@ impl Records {
 
     /// The cluster's logical time: past every claim that was heard of.
     pub(super) fn next_epoch(&self) -> u64 {
-        self.claims().map(|claim| claim.epoch).max().unwrap_or(0) + 1
+        record::later(self.claims().map(|claim| claim.epoch).max())
     }
 }
 
@@ -300,6 +300,18 @@ mod tests {
     fn changes() -> impl Strategy<Value = Vec<Said>> {
         let change = prop::option::weighted(0.8, (0..4u64, any::<bool>()));
         prop::collection::vec((1..4u16, 1..4u8, change), 0..40)
+    }
+
+    /// Found by the fuzz target `catalogue_records`: the next claim would have been older than all others.
+    #[test]
+    fn a_claim_at_the_end_of_time_makes_no_later_one_older() {
+        let mut records = Records::default();
+        let owner = NodeAddr::from_index(1).unwrap();
+        let addr = "10.1.0.1/16".parse().unwrap();
+        let claim = Claim::new(addr, owner, "w".parse().unwrap(), u64::MAX);
+        let record = Record::new(record::encode(&claim).unwrap());
+        records.follow(Change::Upsert((owner, "claim/10.1.0.1/w".into()), record));
+        assert_eq!(records.next_epoch(), u64::MAX);
     }
 
     proptest! {

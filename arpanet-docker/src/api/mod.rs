@@ -7,6 +7,8 @@ mod chunked;
 mod config;
 mod connection;
 mod creation;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod head;
 mod network;
 mod refusal;

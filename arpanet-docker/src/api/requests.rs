@@ -79,7 +79,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Requests<'a, R, W> {
     async fn pass(&mut self, head: Head) -> Result<bool, Broken> {
         match head.body {
             Body::Sized(length) => {
-                let mut left = length + head.length as u64;
+                let mut left = length.saturating_add(head.length as u64);
                 loop {
                     let here = usize::try_from(left)
                         .unwrap_or(usize::MAX)
@@ -227,4 +227,27 @@ fn in_one_chunk(body: &[u8]) -> Vec<u8> {
     }
     let size = format!("{:x}\r\n", body.len());
     [size.as_bytes(), body, b"\r\n0\r\n\r\n"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DockerConfig;
+    use crate::api::{ContainerDns, DockerApiConfig};
+
+    /// The sum of head and body would be a small number again, and what follows be taken for another request.
+    #[tokio::test]
+    async fn a_body_of_any_length_ends_where_its_head_says() {
+        let config = DockerApiConfig::new(&DockerConfig::default());
+        let serving = Serving::new(config, ContainerDns::default());
+        let head = format!(
+            "POST /build HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
+            u64::MAX
+        );
+        let sent = [head.as_bytes(), &[b'x'; 1_000]].concat();
+        let mut got = Vec::new();
+        let requests = Requests::new(&sent[..], &mut got, &serving);
+        requests.forward().await.unwrap();
+        assert_eq!(got, sent);
+    }
 }

@@ -39,6 +39,14 @@ pub(super) struct Serving {
 }
 
 impl Serving {
+    #[cfg(any(test, fuzzing))]
+    pub(super) const fn new(config: DockerApiConfig, dns: ContainerDns) -> Self {
+        Self {
+            config,
+            dns: Mutex::new(dns),
+        }
+    }
+
     /// What a container that is created now asks for names.
     pub(super) fn dns(&self) -> ContainerDns {
         self.lock().clone()

@@ -1,59 +1,15 @@
 //! A member that has the cluster's key and says what it likes.
 
-use arpanet_core::admission::{ClusterKey, NodeInfo};
-use arpanet_core::roster::{ClusterId, Role};
+use arpanet_core::roster::ClusterId;
 use foca::State;
 use rand::seq::IndexedRandom;
 
 use super::inbound::Standing;
+use super::insider::{addr, at, engine, entry};
 use super::*;
 use crate::record::{Signature, record_message};
 use crate::swim::SwimId;
 use crate::wire::{Delta, Hashes, Mark, WireRecord};
-
-fn key(index: u16) -> SigningKey {
-    SigningKey::from_bytes(&[u8::try_from(index).unwrap(); 32])
-}
-
-fn addr(index: u16) -> NodeAddr {
-    NodeAddr::from_index(index).unwrap()
-}
-
-fn at(index: u16) -> SocketAddr {
-    ([192, 168, 8, u8::try_from(index).unwrap()], 51820).into()
-}
-
-fn entry(index: u16) -> RosterEntry {
-    RosterEntry::new(
-        addr(index),
-        format!("node{index}").parse().unwrap(),
-        Role::Server,
-        Identity::from_bytes(key(index).verifying_key().to_bytes()),
-        index.into(),
-    )
-    .at(Some(at(index)))
-}
-
-fn engine() -> Engine {
-    let me = entry(1);
-    let membership = Membership::new(
-        NodeInfo::new(me.node, me.name.clone(), me.role),
-        me.identity,
-        ClusterId::from_bytes([1; 16]),
-        ClusterKey::new(1, Secret::from_bytes([2; 32])),
-        (1..=4).map(entry).collect(),
-    );
-    let secret = Secret::from_bytes(key(1).to_bytes());
-    Engine::new(
-        GossipConfig::default(),
-        &membership,
-        &secret,
-        &GossipState::default(),
-        Duration::ZERO,
-        [3; 32],
-    )
-    .unwrap()
-}
 
 struct Insider(StdRng);
 
@@ -94,7 +50,7 @@ impl Insider {
                 // Its own are signed well.
                 let cluster = ClusterId::from_bytes([1; 16]);
                 let message = record_message(&cluster, owner, &key, version, value.as_deref());
-                let signature = Signature::sign(&super::insider_tests::key(2), &message);
+                let signature = Signature::sign(&super::insider::key(2), &message);
                 WireRecord {
                     key,
                     version,
@@ -114,7 +70,7 @@ impl Insider {
     }
 
     fn entry(&mut self) -> RosterEntry {
-        let mut entry = super::insider_tests::entry(self.0.random_range(1..9));
+        let mut entry = super::insider::entry(self.0.random_range(1..9));
         entry.generation = *[0, 1, 2, u32::MAX].choose(&mut self.0).unwrap();
         entry.epoch = self.long();
         entry.forgotten = self.0.random();

@@ -4,7 +4,11 @@
 //! monotonic time the caller has, as a duration since a moment of its choice: the wall clock plays no part.
 
 mod admission;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod inbound;
+#[cfg(any(test, fuzzing))]
+mod insider;
 #[cfg(test)]
 mod insider_tests;
 mod keys;

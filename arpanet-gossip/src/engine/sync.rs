@@ -77,7 +77,7 @@ impl Session {
         self.deadline
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) const fn id(&self) -> u64 {
         self.id
     }

@@ -159,7 +159,9 @@ impl Journal {
 /// The records that stand, and how many bytes are whole lines. A tail without an end of line is what a power loss leaves
 /// of a write that had not been synced, so its change had not been made. Everything else that can't be read is an error,
 /// with the number of its line.
-fn parse(bytes: &[u8]) -> std::result::Result<(Vec<Record>, usize), (usize, serde_json::Error)> {
+pub(super) fn parse(
+    bytes: &[u8],
+) -> std::result::Result<(Vec<Record>, usize), (usize, serde_json::Error)> {
     let whole = bytes
         .iter()
         .rposition(|byte| *byte == b'\n')

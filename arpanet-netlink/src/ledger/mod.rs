@@ -1,6 +1,8 @@
 //! The ledger: every change to the host is written down with its undo before it is made.
 
 mod change;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
 mod journal;
 #[cfg(test)]

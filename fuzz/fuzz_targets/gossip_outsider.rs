@@ -1,0 +1,6 @@
+//! Datagrams of anybody.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|datagrams: Vec<&[u8]>| arpanet_gossip::engine::fuzzing::outsider(datagrams));

@@ -1,0 +1,6 @@
+//! Whatever a stranger sends to a seed.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|said: &[u8]| arpanet_join::fuzzing::stranger(said));

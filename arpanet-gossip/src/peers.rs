@@ -121,6 +121,9 @@ pub(crate) enum Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     peers: BTreeMap<Sender, Peer>,
+    /// Boots that have shown to be there before anybody looked.
+    #[cfg(feature = "simulation")]
+    pub(crate) proven: std::sync::Arc<BTreeMap<Sender, u64>>,
     asked: BTreeMap<(Sender, u64), Asked>,
 }
 
@@ -142,6 +145,13 @@ impl Peers {
             } else {
                 Verdict::Replayed
             };
+        }
+        #[cfg(feature = "simulation")]
+        if self.proven.get(&sender) == Some(&boot) && !self.peers.contains_key(&sender) {
+            let mut window = ReplayWindow::new();
+            window.accept(number);
+            self.peers.insert(sender, Peer { boot, window });
+            return Verdict::Believe;
         }
         self.asked
             .retain(|_, asked| now < asked.last + FORGET_ASKED);

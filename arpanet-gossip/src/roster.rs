@@ -5,6 +5,7 @@
 //! trusted as they are: they came through the join, or from this node's own disk.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arpanet_core::roster::{ClusterId, Identity, Merged};
 use arpanet_core::{NodeAddr, Roster, RosterEntry};
@@ -70,7 +71,7 @@ pub(crate) enum Heard {
 pub(crate) struct ProvenRoster {
     cluster: ClusterId,
     me: NodeAddr,
-    roster: Roster,
+    roster: Arc<Roster>,
     proofs: BTreeMap<NodeAddr, SignedEntry>,
     unproven: Vec<SignedEntry>,
     hash: u64,
@@ -88,7 +89,7 @@ impl ProvenRoster {
         let mut proven = Self {
             cluster,
             me,
-            roster,
+            roster: Arc::new(roster),
             proofs: BTreeMap::new(),
             unproven: Vec::new(),
             hash: 0,
@@ -101,7 +102,26 @@ impl ProvenRoster {
         proven
     }
 
-    pub(crate) const fn roster(&self) -> &Roster {
+    /// The roster of many, who have nobody's word for it.
+    #[cfg(feature = "simulation")]
+    pub(crate) const fn shared(
+        cluster: ClusterId,
+        me: NodeAddr,
+        roster: Arc<Roster>,
+        (hash, departures): (u64, u64),
+    ) -> Self {
+        Self {
+            cluster,
+            me,
+            roster,
+            proofs: BTreeMap::new(),
+            unproven: Vec::new(),
+            hash,
+            departures,
+        }
+    }
+
+    pub(crate) fn roster(&self) -> &Roster {
         &self.roster
     }
 
@@ -143,7 +163,7 @@ impl ProvenRoster {
 
     /// Signs an entry of this node's making and takes it in; `None` when a better one is there.
     pub(crate) fn make(&mut self, entry: RosterEntry, key: &SigningKey) -> Option<SignedEntry> {
-        if self.roster.merge(entry.clone()) == Merged::Refused {
+        if Arc::make_mut(&mut self.roster).merge(entry.clone()) == Merged::Refused {
             return None;
         }
         let entry = self.roster.entry(entry.node).cloned()?;
@@ -156,7 +176,7 @@ impl ProvenRoster {
     /// Marks a node as forgotten and vouches for all that it had vouched for, which its word no longer proves.
     /// Returns what is to be spread.
     pub(crate) fn forget(&mut self, node: NodeAddr, key: &SigningKey) -> Vec<SignedEntry> {
-        let Some(entry) = self.roster.forget(node).cloned() else {
+        let Some(entry) = Arc::make_mut(&mut self.roster).forget(node).cloned() else {
             return Vec::new();
         };
         let orphans: Vec<RosterEntry> = self
@@ -227,7 +247,7 @@ impl ProvenRoster {
             .proofs
             .get(&signed.entry.node)
             .is_some_and(|proof| self.roster.holder(proof.by).is_some());
-        match self.roster.merge(signed.entry.clone()) {
+        match Arc::make_mut(&mut self.roster).merge(signed.entry.clone()) {
             Merged::Taken => {
                 self.proofs.insert(signed.entry.node, signed.clone());
                 Heard::Taken
@@ -243,12 +263,16 @@ impl ProvenRoster {
     }
 
     fn rehash(&mut self) {
-        self.hash = self
-            .roster
-            .entries()
-            .fold(0, |sum, entry| sum.wrapping_add(entry_hash(entry)));
-        self.departures = self.roster.departures();
+        (self.hash, self.departures) = summed(&self.roster);
     }
+}
+
+/// The hash of a roster, and its departures.
+pub(crate) fn summed(roster: &Roster) -> (u64, u64) {
+    let hash = roster
+        .entries()
+        .fold(0_u64, |sum, entry| sum.wrapping_add(entry_hash(entry)));
+    (hash, roster.departures())
 }
 
 fn entry_hash(entry: &RosterEntry) -> u64 {

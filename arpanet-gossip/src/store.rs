@@ -5,6 +5,7 @@
 //! from that range and is not named has been superseded: by a later change, or by a removal so old that it was dropped.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::NodeAddr;
@@ -19,7 +20,7 @@ const MAX_TOMBSTONES: usize = 1_024;
 const MAX_ISLANDS: usize = 32;
 
 /// One owner's records.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Owner {
     generation: u32,
     watermark: u64,
@@ -32,7 +33,7 @@ struct Owner {
     doubted: BTreeMap<String, u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stored {
     record: WireRecord,
     since: Duration,
@@ -52,10 +53,10 @@ pub(crate) enum Applied {
     OtherHolder,
 }
 
-/// The records of all owners.
-#[derive(Debug, Default)]
+/// The records of all owners. What is alike in two clones is kept once.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Store {
-    owners: BTreeMap<NodeAddr, Owner>,
+    owners: BTreeMap<NodeAddr, Arc<Owner>>,
 }
 
 impl Store {
@@ -65,16 +66,18 @@ impl Store {
         if known.generation == generation {
             return Changes::new();
         }
-        let gone = std::mem::take(known);
-        known.generation = generation;
-        gone.into_removals()
+        let anew = Owner {
+            generation,
+            ..Owner::default()
+        };
+        Arc::unwrap_or_clone(std::mem::replace(known, Arc::new(anew))).into_removals()
     }
 
     /// Drops an owner's records.
     pub(crate) fn drop_owner(&mut self, owner: NodeAddr) -> Changes {
         self.owners
             .remove(&owner)
-            .map(Owner::into_removals)
+            .map(|owner| Arc::unwrap_or_clone(owner).into_removals())
             .unwrap_or_default()
     }
 
@@ -125,7 +128,7 @@ impl Store {
 
     /// Puts a record of this node's own, whose version is above all before, and returns the delta to spread.
     pub(crate) fn put_own(&mut self, me: NodeAddr, record: WireRecord, now: Duration) -> Delta {
-        let owner = self.owners.entry(me).or_default();
+        let owner = Arc::make_mut(self.owners.entry(me).or_default());
         let (from, to) = (owner.watermark, record.version);
         owner.insert(record.clone(), now);
         owner.watermark = to;
@@ -180,6 +183,7 @@ impl Store {
         if known.records.len() + news.len() > MAX_RECORDS + 2 * MAX_TOMBSTONES {
             return Applied::Refused;
         }
+        let known = Arc::make_mut(known);
         known.doubt(delta);
         let mut changes = Changes::new();
         for record in news {
@@ -201,6 +205,7 @@ impl Store {
             if owner.tombstones == 0 {
                 continue;
             }
+            let owner = Arc::make_mut(owner);
             let excess = owner.tombstones.saturating_sub(MAX_TOMBSTONES);
             let mut old: Vec<u64> = owner
                 .by_version

@@ -46,13 +46,26 @@ impl foca::Identity for SwimId {
     }
 }
 
+/// What a datagram of foca's is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// A question that its target answers itself.
+    Ping,
+    /// What else belongs to a probe.
+    Probe,
+    /// News about members.
+    News,
+}
+
 /// What foca wants done.
 #[derive(Debug)]
 pub(crate) enum Wish {
     Send {
         to: SwimId,
         data: Bytes,
-        is_ping: bool,
+        said: Said,
+        /// How much of it is news of others.
+        carried: usize,
     },
     Up(SwimId),
     Down(SwimId),
@@ -77,29 +90,32 @@ impl Runtime<SwimId> for Collect {
     }
 
     fn send_to(&mut self, to: SwimId, data: &[u8]) {
-        let is_ping =
-            header(data).is_some_and(|header| matches!(header.message, foca::Message::Ping(_)));
+        let (message, carried) = match postcard::take_from_bytes::<Header<SwimId>>(data) {
+            Ok((header, rest)) => (Some(header.message), rest.len()),
+            Err(_) => (None, 0),
+        };
+        let said = match message {
+            Some(foca::Message::Ping(_)) => Said::Ping,
+            Some(
+                foca::Message::Ack(_)
+                | foca::Message::PingReq { .. }
+                | foca::Message::IndirectPing { .. }
+                | foca::Message::IndirectAck { .. }
+                | foca::Message::ForwardedAck { .. },
+            ) => Said::Probe,
+            _ => Said::News,
+        };
         self.wishes.push(Wish::Send {
             to,
             data: Bytes::copy_from_slice(data),
-            is_ping,
+            said,
+            carried,
         });
     }
 
     fn submit_after(&mut self, event: Timer<SwimId>, after: Duration) {
         self.timers.push((event, after));
     }
-}
-
-fn header(data: &[u8]) -> Option<Header<SwimId>> {
-    postcard::take_from_bytes(data)
-        .ok()
-        .map(|(header, _)| header)
-}
-
-/// The node that says to have sent this.
-pub(crate) fn sender(data: &[u8]) -> Option<u16> {
-    header(data).map(|header| header.src.node)
 }
 
 /// foca, with its timers.
@@ -109,6 +125,8 @@ pub(crate) struct Swim {
     sized_for: usize,
     timers: BTreeMap<(Duration, u64), Timer<SwimId>>,
     next_timer: u64,
+    /// Whether somebody may be suspected: looking through thousands of members for it takes a while.
+    suspects: bool,
 }
 
 impl fmt::Debug for Swim {
@@ -127,6 +145,7 @@ impl Swim {
             sized_for: 1,
             timers: BTreeMap::new(),
             next_timer: 0,
+            suspects: true,
         }
     }
 
@@ -141,6 +160,16 @@ impl Swim {
     /// Every member that is known, whatever its state.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Member<SwimId>> {
         self.foca.iter_membership_state()
+    }
+
+    /// Whether any member may be suspected, until [`has_suspects`](Self::has_suspects) says otherwise.
+    pub(crate) const fn may_have_suspects(&self) -> bool {
+        self.suspects
+    }
+
+    /// Somebody has looked.
+    pub(crate) const fn has_suspects(&mut self, has: bool) {
+        self.suspects = has;
     }
 
     /// A hash over who is known and whether they live. Suspicion comes and goes too quickly to be compared.
@@ -169,7 +198,14 @@ impl Swim {
         wishes
     }
 
-    pub(crate) fn handle(&mut self, data: &[u8], now: Duration) -> Vec<Wish> {
+    /// Takes in what this node has sent; nothing that says to be of another.
+    pub(crate) fn handle(&mut self, from: NodeAddr, data: &[u8], now: Duration) -> Vec<Wish> {
+        match postcard::take_from_bytes::<Header<SwimId>>(data) {
+            Ok((header, news)) if header.src.node == from.index() => {
+                self.suspects |= !news.is_empty();
+            }
+            _ => return Vec::new(),
+        }
         self.run(now, |foca, runtime| foca.handle_data(data, runtime))
     }
 
@@ -185,9 +221,18 @@ impl Swim {
 
     /// Takes in what another member knows.
     pub(crate) fn learn(&mut self, members: Vec<Member<SwimId>>, now: Duration) -> Vec<Wish> {
+        self.suspects = true;
         self.run(now, |foca, runtime| {
             foca.apply_many(members.into_iter(), true, runtime)
         })
+    }
+
+    /// Takes in what everybody else knows, too: nobody is told.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn know(&mut self, members: Vec<Member<SwimId>>, now: Duration) {
+        self.run(now, |foca, runtime| {
+            foca.apply_many(members.into_iter(), false, runtime)
+        });
     }
 
     /// Says farewell.
@@ -209,6 +254,7 @@ impl Swim {
             tracing::trace!(%error, "foca refused");
         }
         for (timer, after) in collect.timers {
+            self.suspects |= matches!(timer, Timer::ChangeSuspectToDown { .. });
             self.next_timer += 1;
             self.timers.insert((now + after, self.next_timer), timer);
         }

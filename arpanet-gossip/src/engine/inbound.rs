@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arpanet_core::NodeAddr;
 
+use super::traffic::Aim;
 use super::{Engine, Event};
 use crate::handover::Letter;
 use crate::peers::{Arrival, Sender, Verdict};
@@ -86,7 +87,7 @@ impl Engine {
             // These two prove themselves: the one says nothing that could harm, the other holds a fresh random number.
             Some(Packet::Challenge { token, seen_at }) => {
                 self.seen_from(seen_at);
-                self.send_at(from, &wire::encode(&Packet::Response { token }));
+                self.send_at(from, &wire::encode(&Packet::Response { token }), Aim::Other);
             }
             // It may ask who tells it so, above, and nothing else.
             Some(_) if standing == Standing::Forgotten => {
@@ -113,7 +114,7 @@ impl Engine {
                             token,
                             seen_at: from,
                         };
-                        self.send_at(from, &wire::encode(&challenge));
+                        self.send_at(from, &wire::encode(&challenge), Aim::Other);
                     }
                     Verdict::Wait => {}
                     Verdict::Replayed => self.refusals.replayed += 1,
@@ -144,7 +145,7 @@ impl Engine {
     /// Tells a node that it was forgotten, so that it need not wonder; not more than once in a while.
     fn tell_forgotten(&mut self, node: NodeAddr, at: SocketAddr, now: Duration) {
         if let Some(packet) = self.proof_for(node, at, now) {
-            self.send_at(at, &packet);
+            self.send_at(at, &packet, Aim::Other);
         }
     }
 
@@ -218,14 +219,11 @@ impl Engine {
                 }
             }
             Packet::Swim(data) if standing == Standing::Member => {
-                if crate::swim::sender(&data) == Some(node.index()) {
-                    let wishes = self.swim.handle(&data, now);
-                    self.grant(wishes, now);
-                }
-                return;
+                let wishes = self.swim.handle(node, &data, now);
+                return self.grant(wishes, now);
             }
             Packet::Echo if standing == Standing::Member => {
-                return self.send_packet(node, &Packet::EchoReply);
+                return self.send_packet(node, &Packet::EchoReply, Aim::Probe { carried: 0 });
             }
             _ => return,
         };
@@ -239,7 +237,7 @@ impl Engine {
                     id,
                     objection: None,
                 };
-                self.send_at(from, &wire::encode(&Packet::Whole(ack)));
+                self.send_at(from, &wire::encode(&Packet::Whole(ack)), Aim::Change);
             }
             (_, Message::RosterPart { entries, wanted }) => {
                 self.take_roster_part(node, entries, &wanted, now)

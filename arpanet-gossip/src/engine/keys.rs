@@ -19,6 +19,7 @@ use rand::RngExt;
 
 use super::inbound::is_due;
 use super::spread::Parcel;
+use super::traffic::Aim;
 use super::{Engine, Event, Ticket, Transmit};
 use crate::handover::{Address, Ask, Content, Give, Letter};
 use crate::wire;
@@ -253,6 +254,7 @@ impl Engine {
 
     fn send_letter(&mut self, to: SocketAddr, letter: &Letter) {
         let datagram = letter.write(self.sealer.tag());
+        self.count(Aim::Other, datagram.len());
         self.transmits.push_back(Transmit { to, datagram });
     }
 

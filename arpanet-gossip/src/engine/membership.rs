@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::NodeAddr;
@@ -12,9 +13,10 @@ use rand::seq::IteratorRandom;
 
 use super::records::LEFT;
 use super::sync::Purpose;
+use super::traffic::Aim;
 use super::{Engine, Event};
 use crate::config::ms;
-use crate::swim::{Swim, SwimId, Wish};
+use crate::swim::{Said, Swim, SwimId, Wish};
 use crate::wire::{self, Packet};
 
 /// Known nodes that are not alive and are called at once.
@@ -42,6 +44,18 @@ pub(super) struct Life {
     told: u32,
 }
 
+impl Life {
+    #[cfg(feature = "simulation")]
+    pub(super) const fn alive(rank: u64, since: Duration) -> Self {
+        Self {
+            state: MemberState::Alive,
+            rank,
+            since,
+            told: 0,
+        }
+    }
+}
+
 /// Where a node is, and under which rank it was seen there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Endpoint {
@@ -61,7 +75,10 @@ impl Engine {
     /// All members but those that have left, this node included.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        self.told.values().cloned().collect()
+        self.told
+            .values()
+            .map(|member| Member::clone(member))
+            .collect()
     }
 
     /// Whether this node is alive as far as is known.
@@ -144,11 +161,16 @@ impl Engine {
     pub(super) fn grant(&mut self, wishes: Vec<Wish>, now: Duration) {
         for wish in wishes {
             match wish {
-                Wish::Send { to, data, is_ping } => {
+                Wish::Send {
+                    to,
+                    data,
+                    said,
+                    carried,
+                } => {
                     let Some(node) = wire::node(to.node) else {
                         continue;
                     };
-                    if is_ping {
+                    if said == Said::Ping {
                         self.doubts.entry(node).or_insert(Doubt {
                             since: now,
                             next_echo: now + ms(self.config.probe_rtt_ms),
@@ -156,7 +178,8 @@ impl Engine {
                         });
                     }
                     self.note_endpoint(&to);
-                    self.send_packet(node, &Packet::Swim(data));
+                    let aim = Aim::of_swim(said, carried);
+                    self.send_packet(node, &Packet::Swim(data), aim);
                 }
                 Wish::Up(id) => self.came_up(&id, now),
                 Wish::Down(id) => self.went_down(&id, now),
@@ -199,7 +222,7 @@ impl Engine {
         self.sync_soon(now);
         if self.said_at.is_some_and(|at| now < at + RECENT) && self.behind.len() < CALLED_BACK {
             self.behind.insert(node);
-            self.send_packet(node, &Packet::Echo);
+            self.send_packet(node, &Packet::Echo, Aim::Probe { carried: 0 });
         }
         // What it said while it was away. One that is new here may not know this node yet, and would not answer.
         if before.is_some_and(|life| life.state == MemberState::Down)
@@ -231,8 +254,8 @@ impl Engine {
     pub(super) fn tell_member(&mut self, node: NodeAddr) {
         match self.view_of(node) {
             Some(member) => {
-                if self.told.get(&node) != Some(&member) {
-                    self.told.insert(node, member.clone());
+                if self.told.get(&node).is_none_or(|told| **told != member) {
+                    self.told.insert(node, Arc::new(member.clone()));
                     self.events.push_back(Event::Member(member));
                 }
             }
@@ -287,11 +310,18 @@ impl Engine {
 
     /// Calls a few of the known nodes that are not alive.
     pub(super) fn announce(&mut self, now: Duration) {
+        // Both are in order, and nearly all are alive: looking each up would cost much more.
+        let mut lives = self.lives.iter().peekable();
         let silent: Vec<NodeAddr> = self
             .endpoints
             .keys()
             .copied()
-            .filter(|node| !self.is_alive(*node) && self.roster().holder(*node).is_some())
+            .filter(|node| {
+                while lives.next_if(|(other, _)| *other < node).is_some() {}
+                let life = lives.next_if(|(other, _)| *other == node);
+                life.is_none_or(|(_, life)| life.state == MemberState::Down)
+            })
+            .filter(|node| *node != self.me && self.roster().holder(*node).is_some())
             .collect();
         let called = silent.into_iter().sample(&mut self.rng, CALLED_AT_ONCE);
         for node in called {
@@ -313,12 +343,16 @@ impl Engine {
     }
 
     fn note_suspicions(&mut self, now: Duration) {
+        if !self.swim.may_have_suspects() {
+            return;
+        }
         let suspects: BTreeSet<NodeAddr> = self
             .swim
             .members()
             .filter(|member| member.state() == foca::State::Suspect)
             .filter_map(|member| wire::node(member.id().node))
             .collect();
+        self.swim.has_suspects(!suspects.is_empty());
         let concerned: BTreeSet<NodeAddr> = suspects.union(&self.suspects).copied().collect();
         let patience = ms(self.config.suspect_ms) + STUCK;
         for node in concerned {
@@ -389,7 +423,7 @@ impl Engine {
             }
         }
         for node in asked {
-            self.send_packet(node, &Packet::Echo);
+            self.send_packet(node, &Packet::Echo, Aim::Probe { carried: 0 });
         }
         for node in lost {
             self.tell_member(node);

@@ -17,10 +17,14 @@ mod keys_tests;
 mod membership;
 mod records;
 mod spread;
+#[cfg(feature = "simulation")]
+pub mod steady;
 mod sync;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arpanet_core::admission::{Keys, Membership, Secret};
@@ -37,6 +41,8 @@ use self::keys::KeyBook;
 use self::membership::{Doubt, Endpoint, Life};
 use self::spread::Delivery;
 use self::sync::{Job, Session};
+use self::traffic::Aim;
+pub use self::traffic::{Sent, Traffic};
 use crate::config::{GossipConfig, ms};
 use crate::fragment::{Assembly, cut};
 use crate::peers::{Peers, Sender};
@@ -184,7 +190,7 @@ pub struct Engine {
     store: Store,
 
     lives: BTreeMap<NodeAddr, Life>,
-    told: BTreeMap<NodeAddr, Member>,
+    told: BTreeMap<NodeAddr, Arc<Member>>,
     endpoints: BTreeMap<NodeAddr, Endpoint>,
     doubts: BTreeMap<NodeAddr, Doubt>,
     suspects: BTreeSet<NodeAddr>,
@@ -210,6 +216,7 @@ pub struct Engine {
     gone: bool,
 
     refusals: Refusals,
+    traffic: Traffic,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -298,6 +305,7 @@ impl Engine {
             quiet: BTreeMap::new(),
             gone: false,
             refusals: Refusals::default(),
+            traffic: Traffic::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             rng,
@@ -413,7 +421,7 @@ impl Engine {
 
     /// The roster as it stands.
     #[must_use]
-    pub const fn roster(&self) -> &Roster {
+    pub fn roster(&self) -> &Roster {
         self.roster.roster()
     }
 
@@ -438,13 +446,14 @@ impl Engine {
 
     /// Sends a message, cut up where it is long; `transfer` names its parts.
     fn send(&mut self, to: NodeAddr, message: &Message, transfer: u64) {
+        let aim = Aim::of(message);
         let packet = encode(&PacketRef::Whole(message));
         if packet.len() <= MAX_PACKET {
-            self.send_encoded(to, &packet);
+            self.send_encoded(to, &packet, aim);
             return;
         }
         for part in cut(&packet, transfer) {
-            self.send_encoded(to, &encode(&part));
+            self.send_encoded(to, &encode(&part), aim);
         }
     }
 
@@ -453,19 +462,20 @@ impl Engine {
         self.send(to, message, transfer);
     }
 
-    fn send_packet(&mut self, to: NodeAddr, packet: &Packet) {
-        self.send_encoded(to, &encode(packet));
+    fn send_packet(&mut self, to: NodeAddr, packet: &Packet, aim: Aim) {
+        self.send_encoded(to, &encode(packet), aim);
     }
 
-    fn send_encoded(&mut self, to: NodeAddr, packet: &[u8]) {
+    fn send_encoded(&mut self, to: NodeAddr, packet: &[u8], aim: Aim) {
         if let Some(at) = self.endpoint_of(to) {
-            self.send_at(at, packet);
+            self.send_at(at, packet, aim);
         }
     }
 
-    fn send_at(&mut self, to: SocketAddr, packet: &[u8]) {
+    fn send_at(&mut self, to: SocketAddr, packet: &[u8], aim: Aim) {
         let plain = self.numbered(packet);
         let datagram = self.sealer.seal(&plain, &mut self.rng);
+        self.count(aim, datagram.len());
         self.transmits.push_back(Transmit { to, datagram });
     }
 
@@ -473,6 +483,7 @@ impl Engine {
     fn send_under(&mut self, key: FormerKey, to: SocketAddr, packet: &[u8]) {
         let plain = self.numbered(packet);
         if let Some(datagram) = self.sealer.seal_under(key, &plain, &mut self.rng) {
+            self.count(Aim::Other, datagram.len());
             self.transmits.push_back(Transmit { to, datagram });
         }
     }

@@ -29,3 +29,44 @@ fn a_large_cluster_agrees_suspends_a_dead_node_and_takes_it_back() {
     let downs: usize = world.hosts.values().map(|host| host.downs).sum();
     assert_eq!(downs, usize::from(NODES) - 1, "only the dead one was down");
 }
+
+/// What a node sends in a second while nothing happens, on the wire.
+fn idle(nodes: u16) -> u64 {
+    let (mut world, _) = World::steady(1, nodes, 2);
+    world.run(secs(1));
+    let bytes = |world: &World| world.hosts.values().map(|host| host.bytes).sum::<u64>();
+    let before = bytes(&world);
+    world.run(secs(3));
+    assert!(world.hosts.values().all(|host| host.downs == 0));
+    (bytes(&world) - before) / 3 / u64::from(nodes)
+}
+
+#[test]
+fn what_a_node_sends_while_nothing_happens_does_not_grow_with_the_cluster() {
+    let [few, many] = [idle(100), idle(300)];
+    assert!(few < 2_000 && many < 2_000, "{few} and {many} bytes");
+    assert!(many < few + few / 10, "{few} and {many} bytes");
+}
+
+#[test]
+fn a_node_that_begins_in_the_middle_of_things_is_like_one_that_joined() {
+    let (mut world, _) = World::steady(3, 20, 2);
+    world.join(21, 1);
+    world.until(secs(2), "all alive", World::alike);
+    assert_eq!(world.hosts[&21].records.len(), 40);
+    world.publish(7, "web", "1");
+    world.until(ms(100), "spread", |world| world.spread(7, "web", "1"));
+    world.kill(3);
+    world.until(secs(4), "down", |world| {
+        world
+            .running()
+            .iter()
+            .all(|at| world.sees(*at, 3) == Some(MemberState::Down))
+    });
+    world.restart(3);
+    world.until(secs(4), "back", World::alike);
+    // It says nothing again of what it said before.
+    world.until(secs(4), "gone", |world| {
+        world.value(21, 3, "i/3-0").is_none() && world.value(21, 4, "i/4-0").is_some()
+    });
+}

@@ -16,6 +16,7 @@ use arpanet_core::admission::{ClusterKey, Credential, Keys, Membership, NodeInfo
 use arpanet_core::discovery::{Member, MemberState, Record};
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
 use arpanet_core::{NodeAddr, NodeName};
+use arpanet_gossip::engine::steady::Steady;
 use arpanet_gossip::engine::{Event, Outcome, Ticket};
 use arpanet_gossip::{Engine, GossipConfig, GossipState};
 use bytes::Bytes;
@@ -79,6 +80,17 @@ pub fn entry(index: u16) -> RosterEntry {
     .at(Some(endpoint(index)))
 }
 
+/// About what an instance of a service with an address and a tag takes.
+fn instance(node: u16, service: u16) -> Bytes {
+    let [a, b] = node.to_be_bytes();
+    let text = format!(
+        r#"{{"id":"{}:w{service}:10.1.{a}.{b}:80","service":"s{service}","ip":"10.1.{a}.{b}","port":80,"node":"{}","tags":["v1"],"health":"passing"}}"#,
+        addr(node),
+        addr(node)
+    );
+    Bytes::from(text)
+}
+
 pub fn cluster_key(byte: u8) -> ClusterKey {
     ClusterKey::new(1, Secret::from_bytes([byte; 32]))
 }
@@ -130,6 +142,8 @@ pub struct Host {
     pub alive: usize,
     /// How often it took somebody who was alive for down.
     pub downs: usize,
+    /// It began as one of so many that it knows alive, without a word.
+    steady: u16,
     pub bytes: u64,
     pub datagrams: u64,
 }
@@ -195,6 +209,41 @@ impl World {
         world
     }
 
+    /// Nodes 1 to `count` as they are after a while, each with so many services, and their cluster for those who come
+    /// later. What they know is told by no event.
+    pub fn steady(seed: u64, count: u16, services: u16) -> (Self, Steady) {
+        let records = |node| {
+            (0..services)
+                .map(move |service| (format!("i/{node}-{service}"), instance(node, service)))
+        };
+        let nodes = (1..=count).map(|node| (entry(node), signing_key(node), records(node)));
+        let steady = Steady::new(CLUSTER, nodes);
+        let mut world = Self::new(seed);
+        for index in 1..=count {
+            world.settle_down(index, count, &steady);
+        }
+        (world, steady)
+    }
+
+    fn settle_down(&mut self, index: u16, count: u16, steady: &Steady) {
+        let host = Host {
+            at: Some(endpoint(index)),
+            epoch: Duration::from_millis(self.rng.random_range(0..1_000_000_000)),
+            ready: Some(true),
+            alive: usize::from(count),
+            steady: count,
+            ..Host::default()
+        };
+        // Not all probe at the same moment.
+        let now = host.epoch + self.now + Duration::from_micros(self.rng.random_range(0..150_000));
+        let (config, key, seed) = (self.config.clone(), cluster_key(3), self.rng.random());
+        let engine = steady.engine(config, addr(index), &key, &signing_key(index), now, seed);
+        self.sites.insert(endpoint(index), index);
+        let engine = Some(engine.unwrap());
+        self.hosts.insert(index, Host { engine, ..host });
+        self.drain(index);
+    }
+
     pub fn join(&mut self, index: u16, seed: u16) {
         let ticket = self.call(seed, |engine, now| engine.admit(now, entry(index)).unwrap());
         let outcome = self.settle(seed, ticket);
@@ -217,6 +266,7 @@ impl World {
         let at = *host.at.get_or_insert(endpoint(index));
         self.sites.insert(at, index);
         host.life += 1;
+        host.steady = 0;
         host.epoch = epoch;
         host.wake = None;
         host.ready = None;
@@ -385,6 +435,14 @@ impl World {
             })
     }
 
+    /// Whether all running nodes see as many alive as run: [`all_alive`](Self::all_alive) for those that were told little.
+    pub fn alike(&self) -> bool {
+        let running = self.running();
+        running
+            .iter()
+            .all(|at| self.hosts[at].alive == running.len())
+    }
+
     pub fn running(&self) -> Vec<u16> {
         self.hosts
             .iter()
@@ -521,14 +579,16 @@ impl Host {
             Event::Ready { filled } => self.ready = Some(filled),
             Event::Member(member) => {
                 let lives = member.state != MemberState::Down;
+                let known = member.node.index() <= self.steady;
                 let before = self.members.insert(member.node, member);
-                let lived = before.is_some_and(|before| before.state != MemberState::Down);
+                let lived = before.map_or(known, |before| before.state != MemberState::Down);
                 self.downs += usize::from(lived && !lives);
                 self.alive = self.alive + usize::from(lives) - usize::from(lived);
             }
             Event::MemberGone(node) => {
+                let known = node.index() <= self.steady;
                 let before = self.members.remove(&node);
-                let lived = before.is_some_and(|before| before.state != MemberState::Down);
+                let lived = before.map_or(known, |before| before.state != MemberState::Down);
                 self.alive -= usize::from(lived);
             }
             Event::Record { owner, key, record } => {

@@ -171,13 +171,13 @@ pub(crate) enum Command {
     /// Give the cluster a new key while it runs; on a boot or server node
     ///
     /// What members say to each other is sealed with it. Traffic of containers does not depend on it, and goes on. A member that
-    /// is down gets the key when it is back. Not with weave or consul, which depend on the key that the cluster was founded with.
+    /// is down gets the key when it is back. Not with weave, which depends on the key that the cluster was founded with.
     #[command(verbatim_doc_comment)]
     Rekey,
     /// Give the cluster a new password, and a new key with it, while it runs; on a boot or server node
     ///
     /// The old password admits nobody any more, and members need none to come back. Root on such a node may do it without the
-    /// old one. Not with weave or consul.
+    /// old one. Not with weave.
     #[command(verbatim_doc_comment)]
     Passwd(commands::passwd::PasswdArgs),
     /// Take what a node's containers provide out of DNS; they go on

@@ -31,6 +31,9 @@ use crate::{instances, members};
 /// How long after the leader the local agent may notice a death.
 const SERF_LAG: Duration = Duration::from_secs(5);
 
+/// How long after another backend, which says who lives, consul's own membership may.
+const SERF_LIMIT: Duration = Duration::from_secs(20);
+
 /// [`Discovery`] by the consul agent of this node.
 ///
 /// It has no records and admits nobody: what consul lives on, the overlay, needs both before consul can be there, so another
@@ -119,7 +122,11 @@ impl ConsulDiscovery {
 
     /// Waits, but not for long, until none of these nodes answers the local agent.
     async fn gone_from_serf(&self, names: &[&str]) -> Result<bool> {
-        let end = Instant::now() + SERF_LAG;
+        let limit = match self.client.node_health {
+            true => SERF_LAG,
+            false => SERF_LIMIT,
+        };
+        let end = Instant::now() + limit;
         loop {
             let serf = self.client.serf_members().await?;
             let is_there = |one: &SerfMember| one.is_alive() && names.contains(&one.name.as_str());
@@ -291,9 +298,11 @@ impl Discovery for ConsulDiscovery {
             return Err(named(own(ErrorKind::NotFound, message)));
         }
         let seen = members::seen(&nodes.value, &serf, nodes.has_leader);
-        let is_alive = seen
-            .get(&node)
-            .is_some_and(|member| member.state != MemberState::Down);
+        // Where another backend says who lives, its sign of life may not have run out.
+        let is_alive = self.client.node_health
+            && seen
+                .get(&node)
+                .is_some_and(|member| member.state != MemberState::Down);
         // The catalogue may know a moment before the local agent does.
         if is_alive || !self.gone_from_serf(&at).await.map_err(named)? {
             return Err(named(own(ErrorKind::Conflict, format!("{node} is alive")))

@@ -179,6 +179,13 @@ impl Client {
         self.put("/v1/operator/keyring".to_owned(), body).await
     }
 
+    /// Takes a key from all agents; one that speaks under it refuses. One that they do not have does no harm.
+    pub(crate) async fn remove_key(&self, key: &str) -> Result<()> {
+        let body = json(&serde_json::json!({ "Key": key }))?;
+        let request = Request::delete("/v1/operator/keyring").body(body);
+        self.transport.done(request).await.map(drop)
+    }
+
     /// Takes a dead node out of serf, for good.
     pub(crate) async fn force_leave(&self, node: &str) -> Result<()> {
         let path = format!("/v1/agent/force-leave/{}", part(node));

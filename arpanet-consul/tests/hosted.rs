@@ -22,7 +22,7 @@ use arpanet_netlink::Namespace;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::consuls::{binary, get, hosts, memberships, memberships_as, until, until_ok};
+use crate::consuls::{binary, get, hosts, memberships, memberships_as, told, until, until_ok};
 
 /// A host for a node's consul. Its process ends with it.
 struct Host {
@@ -98,6 +98,15 @@ impl Host {
         get(&self.socket(), "/v1/status/peers")?
             .as_array()
             .map(Vec::len)
+    }
+
+    /// By how many agents each key of gossip is had, in rising order.
+    fn keys(&self) -> Vec<u64> {
+        let told = get(&self.socket(), "/v1/operator/keyring").unwrap();
+        let keys = told[0]["Keys"].as_object().unwrap();
+        let mut counts: Vec<u64> = keys.values().map(|had| had.as_u64().unwrap()).collect();
+        counts.sort_unstable();
+        counts
     }
 
     /// What consul here thinks of another: 1 alive, 3 left, 4 failed (serf's states).
@@ -233,16 +242,6 @@ async fn a_boot_node_that_lost_its_data_founds_no_second_cluster() {
     assert!(store.get(&key).await.is_err());
 }
 
-fn told(error: &arpanet_core::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        told.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    told
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_does_not_run_is_told_with_its_last_words() {
     require_consul!();
@@ -317,6 +316,124 @@ async fn consuls_gossip_follows_the_clusters_key() {
         (hosts[0].peers() == Some(4)).then_some(())
     })
     .await;
+
+    // None of them is left that understands the former one.
+    assert_eq!(
+        hosts[0].keys(),
+        [2, 4],
+        "who was not started since has both"
+    );
+    let former = &all[0].key;
+    until_ok("it is dropped", async || {
+        agents[1].drop_key(former, &key).await.ok()
+    })
+    .await;
+    assert_eq!(hosts[0].keys(), [4]);
+    agents[0].drop_key(former, &key).await.unwrap();
+    // Its own is not to be had by this: nobody would be understood.
+    assert!(agents[0].drop_key(&key, &key).await.is_err());
+    assert_eq!(hosts[0].keys(), [4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_cut_off_while_the_key_turned_is_understood_again() {
+    require_consul!();
+    let (hosts, switch) = Host::several(3).await;
+    let all = memberships_as(&[Role::Boot, Role::Server, Role::Client]);
+    let key = ClusterKey::new(2, Secret::from_bytes([7; 32]));
+    let agents: Vec<_> = hosts.iter().map(Host::agent).collect();
+    agents[0].start(&memberships(1)[0]).await.unwrap();
+    for node in [1, 2] {
+        agents[node].start(&all[node]).await.unwrap();
+    }
+    let others = ["node2", "node3"];
+    let seen = |state| {
+        let seen = others.map(|name| hosts[0].thinks_of(name));
+        (seen == [Some(state); 2]).then_some(())
+    };
+    until("all are there", || seen(1)).await;
+    let netlink = switch.handle().unwrap();
+    for name in others {
+        netlink.set_up(name, false).await.unwrap();
+    }
+    until("they are gone", || seen(4)).await;
+    for node in [1, 2] {
+        until("it is alone", || {
+            (hosts[node].thinks_of("node1") == Some(4)).then_some(())
+        })
+        .await;
+    }
+    agents[0].turn_key(&key).await.unwrap();
+    agents[0].drop_key(&all[0].key, &key).await.unwrap();
+    assert_eq!(hosts[0].keys(), [1]);
+    for name in others {
+        netlink.set_up(name, true).await.unwrap();
+    }
+
+    // They have the former key, and nobody else has it.
+    let first = [all[0].me.node.discovery()];
+    for node in [1, 2] {
+        assert!(agents[node].join(&first).await.is_err(), "{node}");
+    }
+    // A server helps itself, and goes on.
+    let before = running(&agents[1]);
+    until_ok("it has turned", async || {
+        agents[1].turn_key(&key).await.ok()
+    })
+    .await;
+    agents[1].join(&first).await.unwrap();
+    assert_eq!(running(&agents[1]), before);
+    // A client has nobody to ask.
+    assert!(agents[2].turn_key(&key).await.is_err());
+    agents[2].restart_with_key(&key).await.unwrap();
+    until("all are there again", || seen(1)).await;
+    until_ok("a server answers", async || {
+        agents[2].turn_key(&key).await.ok()
+    })
+    .await;
+    for node in [1, 2] {
+        let mut turned = all[node].clone();
+        turned.key = key.clone();
+        let before = running(&agents[node]);
+        agents[node].release().await;
+        agents[node].start(&turned).await.unwrap();
+        assert_eq!(running(&agents[node]), before, "it is what it was");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_may_not_have_the_key_is_started_with_it() {
+    require_consul!();
+    let (hosts, _switch) = Host::several(1).await;
+    let me = &memberships(1)[0];
+    let mut turned = me.clone();
+    turned.key = ClusterKey::new(2, Secret::from_bytes([7; 32]));
+    let agent = hosts[0].agent();
+    agent.start(me).await.unwrap();
+    let before = running(&agent);
+    // Dropped after consul's configuration was written, and before consul has answered.
+    let mut turning = Box::pin(agent.turn_key(&turned.key));
+    let marker = hosts[0].folder.join("turning");
+    std::future::poll_fn(|context| {
+        let polled = turning.as_mut().poll(context);
+        assert!(polled.is_pending() || marker.exists());
+        match marker.exists() {
+            true => std::task::Poll::Ready(()),
+            false => polled.map(drop),
+        }
+    })
+    .await;
+    drop(turning);
+    agent.release().await;
+    let later = hosts[0].agent();
+    later.start(&turned).await.unwrap();
+    assert_ne!(running(&later), before);
+    assert!(!marker.exists());
+    let before = running(&later);
+    later.turn_key(&turned.key).await.unwrap();
+    later.release().await;
+    later.start(&turned).await.unwrap();
+    assert_eq!(running(&later), before);
 }
 
 async fn start(hosted: &HostedConsul, membership: &Membership) {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::error::Error as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arpanet_core::admission::{Membership, Password, Seed};
@@ -154,6 +154,30 @@ async fn a_node_returns_without_its_catalogue_and_has_it_as_soon_as_it_is_there(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_returning_catalogue_is_given_the_key_as_it_is_by_now() {
+    let scene = Scene::new().await;
+    let given = Arc::new(Mutex::new(Vec::new()));
+    let mut catalogue = MockDiscovery::new();
+    catalogue.expect_name().return_const("mock");
+    let told = Arc::clone(&given);
+    catalogue.expect_start().returning(move |membership| {
+        told.lock().unwrap().push(membership.key.clone());
+        Err(Error::new(ErrorKind::Unavailable, "no leader"))
+    });
+    let members = Arc::new(scene.members.discovery(scene.place(0)));
+    let node = LayeredDiscovery::new(members, Arc::new(catalogue));
+    node.start(&scene.memberships[0]).await.unwrap();
+    node.start_on_overlay(false).await.unwrap_err();
+    let founded = given.lock().unwrap().pop().unwrap();
+    assert_eq!(founded, scene.memberships[0].key);
+    node.turn_over(None).await.unwrap();
+    let now = node.watch_keys().await.unwrap().borrow().key.clone();
+    assert_ne!(now, founded);
+    node.start_on_overlay(true).await.unwrap();
+    assert_eq!(given.lock().unwrap().first(), Some(&now));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_instance_is_in_lookups_only_where_both_layers_see_its_node_alive() {
     let scene = Scene::new().await;
     for node in 0..2 {
@@ -291,6 +315,8 @@ async fn a_node_that_gives_itself_up_leaves_the_catalogue_while_the_overlay_stil
     members.expect_name().return_const("mock");
     catalogue.expect_name().return_const("mock");
     members.expect_start().returning(|_| Ok(()));
+    let stays = || Err(Error::unsupported("mock", "tell the cluster's key"));
+    members.expect_watch_keys().returning(stays);
     members
         .expect_watch_members()
         .returning(|| Ok(WatchHub::new().watch()));

@@ -2,8 +2,9 @@
 
 pub(crate) mod container;
 mod home;
+mod meeting;
+mod turning;
 
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,18 +13,17 @@ use std::time::Duration;
 use arpanet_consul::agent::{ConsulAgentConfig, Spawn};
 use arpanet_consul::{ConsulAgent, ConsulConfig, ConsulDiscovery, ConsulKeyValue, HostedConsul};
 use arpanet_core::addr::CONSUL_HTTP_PORT;
-use arpanet_core::admission::{ClusterKey, Keys};
 use arpanet_core::cluster::{Facility, FacilityContext};
-use arpanet_core::discovery::{LayeredDiscovery, Member, MemberState};
+use arpanet_core::discovery::LayeredDiscovery;
 use arpanet_core::roster::Role;
-use arpanet_core::watch::{Change, Watch};
-use arpanet_core::{Discovery, Error, ErrorKind, KeyValue, NodeAddr, Result};
+use arpanet_core::{Discovery, Error, ErrorKind, KeyValue, Result};
 use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
 pub(super) use self::home::Home;
+use self::meeting::meet;
+use self::turning::Turning;
 use super::consul_access::Access;
 use super::loopback::Loopback;
 use crate::commands::Context;
@@ -106,8 +106,6 @@ fn spawn(router: PathBuf) -> Spawn {
     })
 }
 
-/// Between two tries to give a key to all of consul's agents: one may be about to be found dead.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How long a connection to this node's own consul may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Where the agents of servers answer each other and clients, and where all of them do. Their datagrams are among agents only.
@@ -160,77 +158,6 @@ fn ports(role: Role, has_certificates: bool) -> Vec<u16> {
     all.into_iter().flatten().collect()
 }
 
-/// Has consul's gossip follow the cluster's key, each time that it turns.
-async fn follow_keys(agent: Arc<ConsulAgent>, known: ClusterKey, mut keys: watch::Receiver<Keys>) {
-    let mut known = Some(known);
-    loop {
-        let key = keys.borrow_and_update().key.clone();
-        let is_known = known.take().is_some_and(|known| known == key);
-        let turned = async {
-            while !is_known && let Err(error) = agent.turn_key(&key).await {
-                tracing::debug!(%error, "not all of consul's agents have the cluster's key yet");
-                tokio::time::sleep(AGAIN).await;
-            }
-        };
-        let changed = tokio::select! {
-            () = turned => keys.changed().await,
-            changed = keys.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-/// Has consul meet every server that comes up: by itself it looks after half a minute.
-async fn meet(agent: Arc<ConsulAgent>, me: NodeAddr, mut members: Watch<NodeAddr, Member>) {
-    let mut met = Met::default();
-    while let Some(change) = members.next().await {
-        for node in met.come(me, change) {
-            if let Err(error) = agent.join(&[node.discovery()]).await {
-                tracing::debug!(%error, %node, "consul there does not answer yet");
-            }
-        }
-    }
-}
-
-/// The servers that were met since they came up.
-#[derive(Debug, Default)]
-struct Met(BTreeSet<NodeAddr>);
-
-impl Met {
-    /// Those that are to be met now.
-    fn come(&mut self, me: NodeAddr, change: Change<NodeAddr, Member>) -> Vec<NodeAddr> {
-        let is_server = |member: &Member| {
-            member.node != me && member.role.admits() && member.state == MemberState::Alive
-        };
-        let come: Vec<NodeAddr> = match change {
-            Change::Snapshot(set) => {
-                // Whoever it does not have, or has as down, went meanwhile.
-                let is_down = |node: &NodeAddr| {
-                    set.get(node)
-                        .is_none_or(|member| member.state == MemberState::Down)
-                };
-                self.0.retain(|node| !is_down(node));
-                let servers = set.into_values().filter(is_server);
-                servers.map(|member| member.node).collect()
-            }
-            Change::Upsert(_, member) if is_server(&member) => vec![member.node],
-            Change::Upsert(node, member) if member.state == MemberState::Down => {
-                self.0.remove(&node);
-                return Vec::new();
-            }
-            Change::Removed(node) => {
-                self.0.remove(&node);
-                return Vec::new();
-            }
-            _ => return Vec::new(),
-        };
-        let is_new = |node: &NodeAddr| self.0.insert(*node);
-        come.into_iter().filter(is_new).collect()
-    }
-}
-
 #[async_trait]
 impl Facility for ConsulFacility {
     fn name(&self) -> &'static str {
@@ -248,8 +175,8 @@ impl Facility for ConsulFacility {
         match context.discovery.watch_keys().await {
             Ok(keys) => {
                 let known = context.membership.key.clone();
-                let following = follow_keys(Arc::clone(&self.agent), known, keys);
-                tasks.push(tokio::spawn(following));
+                let following = Turning::new(Arc::clone(&self.agent), info.role, known);
+                tasks.push(tokio::spawn(following.follow(keys)));
             }
             // It stays what it is.
             Err(error) if error.kind() == ErrorKind::Unsupported => {}
@@ -263,48 +190,5 @@ impl Facility for ConsulFacility {
         self.loopback.stop();
         self.follow(Vec::new());
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(text: &str, role: Role, state: MemberState) -> Member {
-        let node: NodeAddr = text.parse().unwrap();
-        let name = format!("node{}", node.octets()[1]).parse().unwrap();
-        let mut member = Member::new(node, name, role);
-        member.state = state;
-        member
-    }
-
-    fn set(members: &[Member]) -> Change<NodeAddr, Member> {
-        let members = members.iter().cloned();
-        Change::Snapshot(members.map(|member| (member.node, member)).collect())
-    }
-
-    #[test]
-    fn servers_are_met_once_each_time_that_they_come_up() {
-        use MemberState::{Alive, Down, Suspect};
-        let [me, other]: [NodeAddr; 2] = ["0.1", "0.2"].map(|node| node.parse().unwrap());
-        let own = member("0.1", Role::Boot, Alive);
-        let server = |state| member("0.2", Role::Server, state);
-        let client = member("0.3", Role::Client, Alive);
-        let mut met = Met::default();
-        let first = set(&[own.clone(), server(Alive), client.clone()]);
-        assert_eq!(met.come(me, first.clone()), [other]);
-        assert_eq!(met.come(me, first), []);
-        for (state, come) in [(Suspect, 0), (Alive, 0), (Down, 0), (Alive, 1)] {
-            let change = Change::Upsert(other, server(state));
-            assert_eq!(met.come(me, change).len(), come, "{state:?}");
-        }
-        assert_eq!(met.come(me, Change::Upsert(client.node, client)), []);
-        // What a snapshot does not have, or has as down, is met again.
-        for gone in [set(std::slice::from_ref(&own)), set(&[own, server(Down)])] {
-            assert_eq!(met.come(me, gone), []);
-            assert_eq!(met.come(me, set(&[server(Alive)])), [other]);
-        }
-        assert_eq!(met.come(me, Change::Removed(other)), []);
-        assert_eq!(met.come(me, set(&[server(Alive)])), [other]);
     }
 }

@@ -54,7 +54,7 @@ fn stays(error: arpanet_core::Error) -> arpanet_core::Error {
         return error;
     }
     error.with_hint(
-        "with weave or consul the cluster's key and its password stay: what those encrypt with is made of the key, and is read when they start",
+        "with weave the cluster's key and its password stay: what weave encrypts with is made of the key, and is read when it starts",
     )
 }
 

@@ -119,7 +119,7 @@ impl StackKind {
 impl Settings {
     /// Whether something beside gossip encrypts with what is made of the cluster's key, and reads that only when it starts.
     pub(crate) fn depends_on_key(&self) -> bool {
-        self.overlay == OverlayKind::Weave || self.discovery == DiscoveryKind::Consul
+        self.overlay == OverlayKind::Weave
     }
 }
 

@@ -50,6 +50,7 @@ mod consul_access;
 mod consul_container;
 mod consul_dns;
 mod consul_founding;
+mod consul_keys;
 mod container_dns;
 mod demo;
 mod docker;

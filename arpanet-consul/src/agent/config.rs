@@ -149,6 +149,11 @@ impl ConsulAgentConfig {
         self.folder.join("founding")
     }
 
+    /// Present while the process may speak under another key than its configuration's.
+    pub(super) fn turning(&self) -> PathBuf {
+        self.folder.join("turning")
+    }
+
     /// Its configuration (<https://developer.hashicorp.com/consul/docs/agent/config/config-files>), secrets included.
     pub(super) fn rendered(&self, membership: &Membership, founds: bool) -> Result<Value> {
         let me = &membership.me;
@@ -169,6 +174,8 @@ impl ConsulAgentConfig {
             "ports": { "serf_wan": -1, "grpc": -1 },
             "connect": { "enabled": false },
             "encrypt": key.as_str(),
+            // Keys turn over: what it is told here is what it begins with.
+            "disable_keyring_file": true,
             "performance": {
                 "raft_multiplier": self.raft_multiplier,
                 // Nobody but its own node asks a server: none has to be let down gently by one that leaves.

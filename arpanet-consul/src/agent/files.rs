@@ -43,12 +43,15 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a configuration, for root alone; whether it is another than before.
-pub(super) fn replace(path: &Path, value: &Value) -> Result<bool> {
+/// Whether this is what was written there.
+pub(super) fn is(path: &Path, value: &Value) -> bool {
     let text = value.to_string();
-    if fs::read_to_string(path).is_ok_and(|before| before == text) {
-        return Ok(false);
-    }
+    fs::read_to_string(path).is_ok_and(|before| before == text)
+}
+
+/// Writes a configuration, for root alone.
+pub(super) fn replace(path: &Path, value: &Value) -> Result<()> {
+    let text = value.to_string();
     let new = path.with_extension("new");
     let written = fs::OpenOptions::new()
         .write(true)
@@ -61,8 +64,7 @@ pub(super) fn replace(path: &Path, value: &Value) -> Result<bool> {
             file.sync_all()
         })
         .and_then(|()| fs::rename(&new, path));
-    written.map_err(|source| failed(path, "written", source))?;
-    Ok(true)
+    written.map_err(|source| failed(path, "written", source))
 }
 
 /// The newest of the log files, whose names have the moment in them.
@@ -95,13 +97,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_is_written_for_root_alone_and_only_when_it_is_another() {
+    fn a_configuration_is_written_for_root_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("consul.json");
         let value = serde_json::json!({ "encrypt": "secret" });
-        assert!(replace(&path, &value).unwrap());
-        assert!(!replace(&path, &value).unwrap());
-        assert!(replace(&path, &serde_json::json!({})).unwrap());
+        assert!(!is(&path, &value));
+        replace(&path, &value).unwrap();
+        assert!(is(&path, &value));
+        replace(&path, &serde_json::json!({})).unwrap();
+        assert!(!is(&path, &value));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         remove(&path).unwrap();

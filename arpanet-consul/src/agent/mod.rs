@@ -8,6 +8,7 @@ mod keyring;
 mod process;
 mod program;
 mod supervise;
+mod turning;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -16,7 +17,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arpanet_core::admission::{ClusterKey, Membership};
+use arpanet_core::admission::Membership;
 use arpanet_core::roster::Role;
 use arpanet_core::{Error, ErrorKind, NodeAddr, Result};
 use tokio::sync::{Mutex, watch};
@@ -195,9 +196,11 @@ impl ConsulAgent {
             }
             tokio::time::sleep(LOOKING).await;
         }
-        if self.config.founding().exists() {
+        if self.config.founding().exists()
+            && let Some(running) = self.running.lock().await.as_ref()
+        {
             // As a later start will have it, which then finds the process to be what it wants.
-            let founded = self.config.rendered(membership, false)?;
+            let founded = self.config.rendered(&running.membership, false)?;
             files::replace(&self.config.file(), &founded)?;
         }
         files::remove(&self.config.founding())
@@ -215,16 +218,17 @@ impl ConsulAgent {
         files::folder(&self.config.folder)?;
         files::folder(&self.config.logs())?;
         let rendered = self.config.rendered(membership, founds)?;
-        let changed = files::replace(&self.config.file(), &rendered)?;
-        let kept = Process::kept(&self.config.process());
-        let process = match kept {
-            Some(process) if !changed => process,
+        let is_current =
+            !self.config.turning().exists() && files::is(&self.config.file(), &rendered);
+        let process = match Process::kept(&self.config.process()) {
+            Some(process) if is_current => process,
             kept => {
                 if let Some(process) = kept {
+                    // Before its configuration changes: one that is kept is one that has it.
                     process.end(GRACE).await;
                 }
-                let key = keyring::gossip_key(membership)?;
-                keyring::prefer(&self.config.data(), &key)?;
+                files::replace(&self.config.file(), &rendered)?;
+                files::remove(&self.config.turning())?;
                 self.begin()?
             }
         };
@@ -265,29 +269,6 @@ impl ConsulAgent {
     /// [`Unavailable`](ErrorKind::Unavailable) when none of them answers.
     pub async fn join(&self, others: &[Ipv4Addr]) -> Result<()> {
         supervise::join(&self.client, others).await
-    }
-
-    /// Has consul's gossip follow a key of the cluster that turned: all agents that are reached get it, and speak under it.
-    /// What they had before they still understand. A second call does the same.
-    ///
-    /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) while the process is not started, or not all agents answer: to be called
-    /// again. A start with a membership that has the key does what is left on this node.
-    pub async fn turn_key(&self, key: &ClusterKey) -> Result<()> {
-        let key = {
-            let mut running = self.running.lock().await;
-            let running = running
-                .as_mut()
-                .ok_or_else(|| own(ErrorKind::Unavailable, "consul does not run"))?;
-            running.membership.key = key.clone();
-            // As a later start will have it.
-            let founds = self.founds(&running.membership)?;
-            let rendered = self.config.rendered(&running.membership, founds)?;
-            files::replace(&self.config.file(), &rendered)?;
-            keyring::gossip_key(&running.membership)?
-        };
-        self.cluster_client.install_key(&key).await?;
-        self.cluster_client.use_key(&key).await
     }
 
     /// Lets go of the process, which goes on: a later one of ours finds it. A second call does nothing.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use arpanet_consul::ConsulConfig;
 use arpanet_consul::agent::find_program;
+use arpanet_core::Error;
 use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
 use arpanet_netlink::{Namespace, VethEnd};
@@ -232,6 +233,17 @@ impl Drop for Consul {
             eprintln!("=== {}\n{last}", self.name);
         }
     }
+}
+
+/// An error with all that caused it, in one line.
+pub(crate) fn told(error: &Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        told.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    told
 }
 
 /// So many nodes' memberships of one cluster: `0.1` is `node1`, and boot.

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use arpanet_consul::{ConsulConfig, ConsulDiscovery, ConsulKeyValue, TlsConfig, Token};
 use arpanet_core::kv::KeyValue;
-use arpanet_core::{Discovery, Error, ErrorKind};
+use arpanet_core::{Discovery, ErrorKind};
 use serde_json::json;
 
-use crate::consuls::{Site, binary};
+use crate::consuls::{Site, binary, told};
 use crate::{consuls, require_consul};
 
 const MANAGEMENT: &str = "8f4b2b5c-6f0e-4a53-9d34-0a3c5c0d9a11";
@@ -76,16 +76,6 @@ fn certificates(folder: &Path) {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
     }
-}
-
-fn told(error: &Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        told.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    told
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,7 +159,14 @@ impl Shared {
 
     /// Starts the catalogue and hands it what is due; what it is followed by.
     async fn begin(&self, membership: &Membership, returning: bool) -> Result<Sources> {
-        self.catalogue.start(membership).await?;
+        let mut membership = membership.clone();
+        // It may have turned since, which the members told this node as it came up.
+        match self.members.watch_keys().await {
+            Ok(keys) => membership.key = keys.borrow().key.clone(),
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
+            Err(error) => return Err(error),
+        }
+        self.catalogue.start(&membership).await?;
         self.catalogue.start_on_overlay(returning).await?;
         let mut sources = Sources {
             instances: self.catalogue.watch(Selector::All).await?,

@@ -37,6 +37,10 @@ bench-consul ROUNDS="5":
     cargo bench -p arpanet-cli --bench consul {{ROUNDS}}
     cargo bench -p arpanet-consul --bench beside
 
+# A join over weave beside the routers alone, in one run. Root, and ARPANET_WEAVER names a router's program.
+bench-weave ROUNDS="5":
+    cargo bench -p arpanet-cli --bench weave {{ROUNDS}}
+
 # Every fuzz target for ten seconds.
 fuzz-short:
     .ci/fuzz 10

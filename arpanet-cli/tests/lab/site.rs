@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_arpanet2");
+/// What names the program of a real weave router.
+const REAL_WEAVER: &str = "ARPANET_WEAVER";
 /// Starts the tests' own weave router.
 const WEAVER: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -95,6 +97,17 @@ pub(crate) struct Site {
     folder: TempDir,
 }
 
+/// The program of the real weave router, where somebody says where it is.
+pub(crate) fn weaver() -> Option<PathBuf> {
+    let program = PathBuf::from(std::env::var_os(REAL_WEAVER)?);
+    assert!(
+        program.is_file(),
+        "{REAL_WEAVER} names {}",
+        program.display()
+    );
+    Some(program)
+}
+
 impl Site {
     /// `None`, with a word why, where there is no root; a failure where root is promised.
     pub(crate) async fn up(hosts: u8) -> Option<Self> {
@@ -130,11 +143,19 @@ impl Site {
         )
     }
 
-    /// Over weave, by the hosts' settings, with the tests' own router. `None`, with a word why, where there is no root.
+    /// Over weave, by the hosts' settings, with the real router where `ARPANET_WEAVER` names its program, and the tests' own
+    /// where not. `None`, with a word why, where there is no root.
     pub(crate) async fn up_over_weave(hosts: u8) -> Option<Self> {
         root().then_some(())?;
         let site = Self::make(hosts, false).await;
-        Some(site.over_weave("overlay = \"weave\"", hosts))
+        Some(site.over_weave("overlay = \"weave\"", hosts, weaver()))
+    }
+
+    /// The same with the tests' own router, which fails as it is told, whatever there is.
+    pub(crate) async fn up_over_our_weave(hosts: u8) -> Option<Self> {
+        root().then_some(())?;
+        let site = Self::make(hosts, false).await;
+        Some(site.over_weave("overlay = \"weave\"", hosts, None))
     }
 
     /// Weave, consul and a docker engine in each host. `None`, with a word why, where one of them can't be had.
@@ -142,14 +163,15 @@ impl Site {
         (root() && docker()).then_some(())?;
         let consul = consul()?;
         let settings = format!("stack = \"classic\"\nconsul = \"{}\"", consul.display());
-        Some(Self::make(hosts, true).await.over_weave(&settings, hosts))
+        let site = Self::make(hosts, true).await;
+        Some(site.over_weave(&settings, hosts, weaver()))
     }
 
     /// The same with the router in a container of each host's engine, from an image that is there. `None` as above.
     pub(crate) async fn up_with_weave_s_image(hosts: u8) -> Option<Self> {
         (root() && docker()).then_some(())?;
         let site = Self::make(hosts, true).await;
-        let site = site.over_weave("overlay = \"weave\"", hosts);
+        let site = site.over_weave("overlay = \"weave\"", hosts, None);
         for host in 1..=hosts {
             let host = format!("node{host}");
             let program = site.weave(&host).join("weaver");
@@ -168,14 +190,14 @@ impl Site {
         Some(site)
     }
 
-    fn over_weave(self, settings: &str, hosts: u8) -> Self {
+    fn over_weave(self, settings: &str, hosts: u8, real: Option<PathBuf>) -> Self {
         for host in 1..=hosts {
             let host = format!("node{host}");
             let folder = self.weave(&host);
             std::fs::create_dir(&folder).unwrap();
             symlink(WEAVER, folder.join("weaver")).unwrap();
             symlink(std::env::current_exe().unwrap(), folder.join("program")).unwrap();
-            let program = folder.join("weaver");
+            let program = real.clone().unwrap_or_else(|| folder.join("weaver"));
             self.set(
                 &host,
                 &format!("{settings}\nweaver = \"{}\"", program.display()),

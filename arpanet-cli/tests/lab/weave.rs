@@ -121,7 +121,7 @@ async fn setup_prepares_a_host_for_the_classic_stack_and_says_what_it_would_down
 
 #[tokio::test]
 async fn while_routers_fail_in_turn_nothing_wrong_is_said_and_all_is_well_after() {
-    let Some(site) = Site::up_over_weave(3).await else {
+    let Some(site) = Site::up_over_our_weave(3).await else {
         return;
     };
     site.cluster();

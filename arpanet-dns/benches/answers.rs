@@ -1,5 +1,5 @@
-//! Answers a second over UDP on loopback from a catalogue of 1,000 instances, beside a socket that only sends back what
-//! it gets: no server can do better with the same questions. Clients, server and echo share the machine.
+//! Answers a second over UDP on loopback from a catalogue of 1,000 instances, beside threads that only send back what
+//! they get, each datagram by itself. Clients, server and echo share the machine.
 //!
 //! `cargo bench -p arpanet-dns --bench answers`, with a number: that many seconds of each.
 

@@ -4,6 +4,7 @@
 mod answer;
 mod answering;
 mod authority;
+mod batch;
 mod config;
 #[cfg(any(test, fuzzing))]
 mod fixture;

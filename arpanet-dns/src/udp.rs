@@ -6,26 +6,25 @@ use std::sync::Arc;
 use tokio::net::UdpSocket;
 
 use crate::answering::{Answered, Shared};
+use crate::batch::Batch;
 use crate::quick::Scratch;
 use crate::upstream::{By, fit};
 
-/// Datagrams that are answered before others get their turn.
-const BATCH: usize = 64;
+/// Batches that are answered before others get their turn.
+const BATCHES: usize = 4;
 
 /// Answers what comes in on a socket until it is aborted.
 pub(crate) async fn serve(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
-    let mut buffer = vec![0; 4096];
+    let mut batch = Batch::new();
     let mut scratch = Scratch::default();
     loop {
         if let Err(error) = socket.readable().await {
             tracing::error!(%error, "a DNS socket failed");
             return;
         }
-        for _ in 0..BATCH {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((length, from)) => {
-                    answer(&socket, &shared, &buffer[..length], from, &mut scratch);
-                }
+        for _ in 0..BATCHES {
+            match batch.receive(&socket) {
+                Ok(()) => answer(&socket, &shared, &mut batch, &mut scratch),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 // An earlier answer could not be delivered.
                 Err(error) => tracing::trace!(%error, "receiving"),
@@ -34,28 +33,26 @@ pub(crate) async fn serve(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
     }
 }
 
-fn answer(
-    socket: &Arc<UdpSocket>,
-    shared: &Arc<Shared>,
-    message: &[u8],
-    from: SocketAddr,
-    scratch: &mut Scratch,
-) {
-    match shared.answer(message, source(from.ip()), By::Datagram, scratch) {
-        Answered::Now => send(socket, &scratch.answer, from),
-        Answered::Never => {}
-        Answered::Later { query, limit, whom } => {
-            let question = message.to_vec();
-            let socket = Arc::clone(socket);
-            let shared = Arc::clone(shared);
-            tokio::spawn(async move {
-                let answer = shared
-                    .elsewhere(&question, &query, By::Datagram, whom)
-                    .await;
-                send(&socket, &fit(answer, limit), from);
-            });
+fn answer(socket: &Arc<UdpSocket>, shared: &Arc<Shared>, batch: &mut Batch, scratch: &mut Scratch) {
+    for number in 0..batch.len() {
+        let (message, from) = batch.question(number);
+        match shared.answer(message, source(from.ip()), By::Datagram, scratch) {
+            Answered::Now => batch.answer(&mut scratch.answer, from),
+            Answered::Never => {}
+            Answered::Later { query, limit, whom } => {
+                let question = message.to_vec();
+                let socket = Arc::clone(socket);
+                let shared = Arc::clone(shared);
+                tokio::spawn(async move {
+                    let answer = shared
+                        .elsewhere(&question, &query, By::Datagram, whom)
+                        .await;
+                    send(&socket, &fit(answer, limit), from);
+                });
+            }
         }
     }
+    batch.send(socket);
 }
 
 /// A full socket buffer loses the datagram, as every network may: whoever asked asks again.

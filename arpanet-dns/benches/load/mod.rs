@@ -1,9 +1,16 @@
 //! Clients that ask a DNS server for as much as it answers.
 
+use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
+
+/// More than an answer takes.
+const LONGEST: usize = 4096;
 
 /// How many ask, and how.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +45,7 @@ impl Load {
         })
     }
 
-    /// Keeps questions out until it is told to end: each answer is followed by the next question.
+    /// Keeps questions out until it is told to end: the answers that came together are followed by as many questions.
     fn client(
         self,
         at: SocketAddr,
@@ -50,31 +57,58 @@ impl Load {
         socket.connect(at).unwrap();
         socket.set_read_timeout(Some(self.patience)).unwrap();
         let mut questions = questions.to_vec();
-        let mut next = 0_u16;
-        let mut ask = || {
-            let count = questions.len();
-            let question = &mut questions[usize::from(next) % count];
-            question[..2].copy_from_slice(&next.to_be_bytes());
-            next = next.wrapping_add(1);
-            socket.send(question).unwrap();
-        };
+        let mut next = 0;
         let mut answers = 0;
-        let mut buffer = [0; 4096];
+        let mut buffers = vec![0; self.out * LONGEST];
         while !over.load(Ordering::Relaxed) {
-            for _ in 0..self.out {
-                ask();
-            }
+            let mut came = self.out;
             // Ends when one was lost: then all are sent again.
-            while let Ok(length) = socket.recv(&mut buffer) {
-                if over.load(Ordering::Relaxed) {
-                    return answers;
+            while came > 0 && !over.load(Ordering::Relaxed) {
+                ask(&socket, &mut questions, &mut next, came);
+                let mut places: Vec<_> = buffers
+                    .chunks_exact_mut(LONGEST)
+                    .map(|place| [IoSliceMut::new(place)])
+                    .collect();
+                let fd = socket.as_raw_fd();
+                // Waits for one, and takes what else is there.
+                let flags = MsgFlags::MSG_WAITFORONE;
+                let mut headers = MultiHeaders::<()>::preallocate(self.out, None);
+                let sizes: Vec<usize> =
+                    match recvmmsg(fd, &mut headers, places.iter_mut(), flags, None) {
+                        Ok(all) => all.map(|one| one.bytes).collect(),
+                        Err(_) => Vec::new(),
+                    };
+                came = sizes.len();
+                if let Some(length) = sizes.first().filter(|_| answers == 0) {
+                    let answer = &buffers[..*length];
+                    assert!(is_right(answer), "{answer:02x?}");
                 }
-                let answer = &buffer[..length];
-                assert!(answers != 0 || is_right(answer), "{answer:02x?}");
-                answers += 1;
-                ask();
+                answers += came as u64;
             }
         }
         answers
+    }
+}
+
+/// Sends so many questions with one call, those with the next ids.
+fn ask(socket: &UdpSocket, questions: &mut [Vec<u8>], next: &mut u16, count: usize) {
+    let mut headers = MultiHeaders::<()>::preallocate(count, None);
+    let mut left = count;
+    while left > 0 {
+        let all = questions.len();
+        let first = usize::from(*next) % all;
+        let batch = left.min(all - first);
+        for question in &mut questions[first..first + batch] {
+            question[..2].copy_from_slice(&next.to_be_bytes());
+            *next = next.wrapping_add(1);
+        }
+        let slices: Vec<_> = questions[first..first + batch]
+            .iter()
+            .map(|question| [IoSlice::new(question)])
+            .collect();
+        let fd = socket.as_raw_fd();
+        let nobody = vec![None; batch];
+        let sent = sendmmsg(fd, &mut headers, &slices, nobody, [], MsgFlags::empty());
+        left -= sent.unwrap().count();
     }
 }

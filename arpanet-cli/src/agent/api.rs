@@ -126,6 +126,7 @@ async fn read_status(State(context): State<Context>) -> Answer<Status> {
     let mut status = status::status(&context.cluster, context.dns.kind()).await?;
     let tunnel = context.tunnel.as_ref().and_then(|tunnel| tunnel.tunnel());
     status.stack.tunnel = tunnel.map(str::to_owned);
+    status.advice.extend(context.dns.advice());
     Ok(Json(status))
 }
 

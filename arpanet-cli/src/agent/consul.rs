@@ -3,6 +3,7 @@
 pub(crate) mod container;
 mod home;
 mod meeting;
+mod names;
 mod turning;
 
 use std::net::{SocketAddr, TcpStream};
@@ -19,10 +20,12 @@ use arpanet_core::roster::Role;
 use arpanet_core::{Discovery, Error, ErrorKind, KeyValue, Result};
 use arpanet_netlink::{Namespace, Transport, holder_of_port};
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 
 pub(super) use self::home::Home;
 use self::meeting::meet;
+pub(super) use self::names::Names;
 use self::turning::Turning;
 use super::consul_access::Access;
 use super::loopback::Loopback;
@@ -108,7 +111,7 @@ fn spawn(router: PathBuf) -> Spawn {
 
 /// How long a connection to this node's own consul may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Where the agents of servers answer each other and clients, and where all of them do. Their datagrams are among agents only.
+/// Where the agents of servers answer each other and clients, and where all of them do, to datagrams too.
 const RPC_PORT: u16 = 8300;
 const SERF_PORT: u16 = 8301;
 /// Its HTTP API by TLS, where there are certificates.
@@ -151,10 +154,17 @@ impl ConsulFacility {
 }
 
 /// The ports of this host's consul, but for DNS, which the node serves itself.
-fn ports(role: Role, has_certificates: bool) -> Vec<u16> {
-    let rpc = role.admits().then_some(RPC_PORT);
-    let https = has_certificates.then_some(HTTPS_PORT);
-    let all = [Some(SERF_PORT), Some(CONSUL_HTTP_PORT), rpc, https];
+fn ports(role: Role, has_certificates: bool) -> Vec<(Transport, u16)> {
+    use Transport::{Tcp, Udp};
+    let rpc = role.admits().then_some((Tcp, RPC_PORT));
+    let https = has_certificates.then_some((Tcp, HTTPS_PORT));
+    let all = [
+        Some((Tcp, SERF_PORT)),
+        Some((Udp, SERF_PORT)),
+        Some((Tcp, CONSUL_HTTP_PORT)),
+        rpc,
+        https,
+    ];
     all.into_iter().flatten().collect()
 }
 
@@ -171,11 +181,13 @@ impl Facility for ConsulFacility {
         let ports = ports(info.role, self.has_certificates);
         self.loopback.start(me.discovery(), &ports, context).await;
         let members = context.discovery.watch_members().await?;
-        let mut tasks = vec![tokio::spawn(meet(Arc::clone(&self.agent), me, members))];
+        let turned = Arc::new(Notify::new());
+        let meeting = meet(Arc::clone(&self.agent), me, members, Arc::clone(&turned));
+        let mut tasks = vec![tokio::spawn(meeting)];
         match context.discovery.watch_keys().await {
             Ok(keys) => {
                 let known = context.membership.key.clone();
-                let following = Turning::new(Arc::clone(&self.agent), info.role, known);
+                let following = Turning::new(Arc::clone(&self.agent), info.role, known, turned);
                 tasks.push(tokio::spawn(following.follow(keys)));
             }
             // It stays what it is.

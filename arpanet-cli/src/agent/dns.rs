@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::bridge_dns::BridgeDns;
+use super::consul::Names;
 use super::overlay::Routed;
 use super::state::DnsKind;
 
@@ -27,7 +28,9 @@ pub(crate) struct Dns {
     runtime: Arc<dyn Runtime>,
     server: Mutex<Option<Arc<DnsServer>>>,
     bridge: watch::Sender<Option<Ipv4Addr>>,
-    following: Mutex<Option<JoinHandle<()>>>,
+    following: Mutex<Vec<JoinHandle<()>>>,
+    /// Where consul answers, and wants a token of whoever asks it anything.
+    names: Option<Names>,
 }
 
 impl Dns {
@@ -42,8 +45,20 @@ impl Dns {
             runtime,
             server: Mutex::new(None),
             bridge: watch::Sender::default(),
-            following: Mutex::new(None),
+            following: Mutex::default(),
+            names: None,
         }
+    }
+
+    /// With a consul that answers names of services only to whom it lets.
+    pub(crate) fn asking_for_leave(mut self) -> Self {
+        self.names = Some(Names::default());
+        self
+    }
+
+    /// What would have it answer more.
+    pub(crate) fn advice(&self) -> Option<String> {
+        self.names.as_ref().and_then(Names::advice)
     }
 
     /// Where it serves containers that have no address of the overlay, while it does.
@@ -51,7 +66,7 @@ impl Dns {
         self.bridge.subscribe()
     }
 
-    fn following(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+    fn following(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.following
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -102,17 +117,22 @@ impl Facility for Dns {
         *self.server() = Some(Arc::clone(&server));
         let bridge = BridgeDns::new(
             Arc::clone(&self.runtime),
-            server,
+            Arc::clone(&server),
             context.clone(),
             self.bridge.clone(),
         );
-        *self.following() = Some(tokio::spawn(bridge.run()));
+        let mut following = vec![tokio::spawn(bridge.run())];
+        if let Some(names) = self.names.clone() {
+            let domain = self.config.domain.clone();
+            following.push(tokio::spawn(names.watch(server, domain, context.clone())));
+        }
+        *self.following() = following;
         Ok(())
     }
 
     async fn stop(&self) -> Result<()> {
-        let following = self.following().take();
-        if let Some(following) = following {
+        let following = std::mem::take(&mut *self.following());
+        for following in following {
             following.abort();
             // That it was aborted is all that it says.
             let _ = following.await;

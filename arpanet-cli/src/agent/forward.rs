@@ -7,15 +7,18 @@ use std::time::Duration;
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_netlink::{Transport, holder_of_port};
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
+
+use super::datagrams;
 
 /// Between two tries to take a connection while this process has no files left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Hands on every connection as it is, both ways, until each side has ended.
+/// Hands on every connection as it is, both ways, until each side has ended; or every datagram, and what is answered to it.
 #[derive(Debug)]
 pub(crate) struct Forward {
+    transport: Transport,
     from: SocketAddr,
     to: SocketAddr,
     task: Mutex<Option<AbortHandle>>,
@@ -23,8 +26,9 @@ pub(crate) struct Forward {
 
 impl Forward {
     /// From an address of this host to another. Nothing listens yet.
-    pub(crate) fn new(from: SocketAddr, to: SocketAddr) -> Self {
+    pub(crate) fn new(transport: Transport, from: SocketAddr, to: SocketAddr) -> Self {
         Self {
+            transport,
             from,
             to,
             task: Mutex::default(),
@@ -43,16 +47,24 @@ impl Forward {
         if self.task().is_some() {
             return Ok(());
         }
-        let listener = TcpListener::bind(self.from).await.map_err(|source| {
-            let holder = holder_of_port(Transport::Tcp, self.from.port());
+        let (from, to) = (self.from, self.to);
+        let task = match self.transport {
+            Transport::Udp => UdpSocket::bind(from)
+                .await
+                .map(|socket| tokio::spawn(datagrams::serve(socket, to))),
+            _ => TcpListener::bind(from)
+                .await
+                .map(|listener| tokio::spawn(serve(listener, to))),
+        };
+        let task = task.map_err(|source| {
+            let holder = holder_of_port(self.transport, from.port());
             let message = match holder {
-                Some(holder) => format!("{} is in use by {holder}", self.from),
-                None => format!("nothing can listen on {}", self.from),
+                Some(holder) => format!("{} {from} is in use by {holder}", self.transport),
+                None => format!("nothing can listen on {} {from}", self.transport),
             };
             Error::new(ErrorKind::Conflict, message).with_source(source)
         })?;
-        let to = self.to;
-        *self.task() = Some(tokio::spawn(serve(listener, to)).abort_handle());
+        *self.task() = Some(task.abort_handle());
         Ok(())
     }
 
@@ -116,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn carries_both_ways_with_the_end_of_each_and_stops() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let forward = Forward::new(free().await, server.local_addr().unwrap());
+        let forward = Forward::new(Transport::Tcp, free().await, server.local_addr().unwrap());
         forward.start().await.unwrap();
         forward.start().await.unwrap();
         let mut client = TcpStream::connect(forward.from).await.unwrap();
@@ -132,7 +144,7 @@ mod tests {
         client.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"answer");
 
-        let other = Forward::new(forward.from, forward.to);
+        let other = Forward::new(Transport::Tcp, forward.from, forward.to);
         let refused = other.start().await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Conflict);
         let port = forward.from.port().to_string();
@@ -147,5 +159,23 @@ mod tests {
         tokio::time::timeout(std::time::Duration::from_secs(10), again)
             .await
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_for_datagrams_is_another_than_one_for_connections() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let from = free().await;
+        let _taken = TcpListener::bind(from).await.unwrap();
+        let forward = Forward::new(Transport::Udp, from, server.local_addr().unwrap());
+        forward.start().await.unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.send_to(b"question", from).await.unwrap();
+        let mut heard = [0; 64];
+        let (length, _) = server.recv_from(&mut heard).await.unwrap();
+        assert_eq!(&heard[..length], b"question");
+        let other = Forward::new(Transport::Udp, from, forward.to);
+        let refused = other.start().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict);
+        assert!(refused.to_string().contains("udp"), "{refused}");
     }
 }

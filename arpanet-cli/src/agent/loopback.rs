@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arpanet_core::cluster::FacilityContext;
+use arpanet_netlink::Transport;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -26,13 +27,18 @@ impl Loopback {
 
     /// Leads these ports there from now on. One that somebody has is told of, and taken as soon as it is free. A second call
     /// begins anew.
-    pub(super) async fn start(&self, to: Ipv4Addr, ports: &[u16], context: &FacilityContext) {
+    pub(super) async fn start(
+        &self,
+        to: Ipv4Addr,
+        ports: &[(Transport, u16)],
+        context: &FacilityContext,
+    ) {
         self.stop();
         let mut open = Vec::new();
         let mut taken = Vec::new();
-        for port in ports {
-            let from = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-            let forward = Forward::new(from, SocketAddr::from((to, *port)));
+        for &(transport, port) in ports {
+            let from = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let forward = Forward::new(transport, from, SocketAddr::from((to, port)));
             match forward.start().await {
                 Ok(()) => open.push(forward),
                 Err(error) => {

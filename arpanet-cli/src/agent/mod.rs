@@ -5,6 +5,7 @@ mod bridge_dns;
 pub(crate) mod by_hand;
 pub(crate) mod consul;
 mod consul_access;
+mod datagrams;
 mod dns;
 mod docker_plane;
 mod forward;

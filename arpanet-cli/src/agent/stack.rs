@@ -81,11 +81,11 @@ impl Stack {
         }
         let domain = dns.domain.clone();
         let runtime = runtime(context, me.settings.runtime, is_new).await?;
-        let dns = Arc::new(Dns::new(
-            dns,
-            Arc::clone(&below.routed),
-            Arc::clone(&runtime),
-        ));
+        let mut dns = Dns::new(dns, Arc::clone(&below.routed), Arc::clone(&runtime));
+        if me.settings.dns == DnsKind::Consul && context.config.consul_token_file.is_some() {
+            dns = dns.asking_for_leave();
+        }
+        let dns = Arc::new(dns);
         let engine = context.config.docker();
         let plane = DockerPlane::new(&engine, &domain, below.routed, dns.bridge());
         let networks = match me.settings.runtime {

@@ -73,14 +73,14 @@ async fn consuls_ports_are_at_the_loopback_but_for_dns() {
     let Some(site) = Site::up_with_consul(3).await else {
         return;
     };
-    // Somebody else has one of them, for a while.
+    // Somebody else has one of them, for a while, but for datagrams.
     let other = format!("{BINARY} hello --port 8301 >/dev/null 2>&1 & echo $!");
     let pid = site.command("node1", &["sh", "-c", &other]).out;
     let taken = || connection(&site, "node1", 8301);
     until("the other serves", LIMIT, taken, |it| it == "open");
     site.cluster();
     let log = site.log("node1");
-    let told = format!("127.0.0.1:8301 is in use by arpanet2 (process {pid})");
+    let told = format!("tcp 127.0.0.1:8301 is in use by arpanet2 (process {pid})");
     assert!(log.contains(&told), "{log}");
     for host in ["node1", "node2", "node3"] {
         let leader = format!("{BINARY} fetch http://127.0.0.1:8500/v1/status/leader");
@@ -96,6 +96,14 @@ async fn consuls_ports_are_at_the_loopback_but_for_dns() {
         ("node3", 8301, "open"),
     ] {
         assert_eq!(connection(&site, host, port), wanted, "{host}: {port}");
+    }
+    // What is sent to it by UDP is read by consul, who does not believe it.
+    for host in ["node1", "node3"] {
+        let said = "echo nothing that is sealed >/dev/udp/127.0.0.1/8301; cat /var/lib/arpanet2/consul/log/*";
+        let heard = || site.command(host, &["bash", "-c", said]).out;
+        until("consul heard it", LIMIT, heard, |log| {
+            log.contains("Decrypt packet failed")
+        });
     }
     site.run("node1", &format!("kill {pid}"));
     let refused = || connection(&site, "node1", 8301);
@@ -201,6 +209,17 @@ async fn what_keeps_a_node_from_having_consul_is_said() {
     site.run("node1", &format!("kill {pid}"));
     let gone = || site.run("node1", &format!("test -e /proc/{pid}")).code;
     until("it is gone", LIMIT, gone, |code| *code == Some(1));
+    // Nor is anybody else's port taken.
+    let other = format!("{BINARY} hello --port 8500 >/dev/null 2>&1 & echo $!");
+    let pid = site.command("node1", &["sh", "-c", &other]).out;
+    let taken = || connection(&site, "node1", 8500);
+    until("the other serves", LIMIT, taken, |it| it == "open");
+    let refused = site.arpanet2("node1", "boot 0.1 Apples");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let told = format!("TCP port 8500 is in use by arpanet2 (process {pid})");
+    assert!(refused.err.contains(&told), "{refused:?}");
+    site.run("node1", &format!("kill {pid}"));
+
     let settings = "discovery = \"consul\"\nconsul = \"/nowhere/consul\"\n";
     let script = format!("printf '%s' '{settings}' > /etc/arpanet2/other.toml");
     site.command("node1", &["sh", "-c", &script]);
@@ -320,6 +339,8 @@ async fn names_are_answered_while_consul_has_no_leader() {
     assert_eq!(asked.out, "10.255.0.1", "{asked:?}");
     let refused = site.arpanet2("node3", "kv put paas/web two");
     assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("leader"), "{refused:?}");
+    assert!(refused.err.contains("hint: "), "{refused:?}");
     signal("CONT");
     let put = || site.arpanet2("node3", "kv put paas/web two").code;
     until("it takes values", LIMIT, put, |code| *code == Some(0));

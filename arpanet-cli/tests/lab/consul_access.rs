@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::site::{BINARY, Outcome, SEED, Site, consul, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const TOKEN: &str = "8f4b2b5c-6f0e-4a53-9d34-0a3c5c0d9a11";
+pub(crate) const TOKEN: &str = "8f4b2b5c-6f0e-4a53-9d34-0a3c5c0d9a11";
 const WRONG: &str = "c0ffee00-0000-4000-8000-000000000000";
 
 /// Gives a host a file with this token.
-fn give(site: &Site, host: &str, token: &str) {
+pub(crate) fn give(site: &Site, host: &str, token: &str) {
+    site.run(host, "mkdir -p /etc/arpanet2");
     let file = "/etc/arpanet2/consul.token";
     let script = format!("umask 077; printf '%s\\n' {token} > {file}");
     let written = site.command(host, &["sh", "-c", &script]);
@@ -88,8 +89,36 @@ async fn a_token_is_wanted_from_everybody_and_told_to_nobody() {
     let without = site.arpanet2("node3", &format!("--config /etc/arpanet2/none.toml {join}"));
     refused(&without, 1, &["Permission denied", "ACL token"]);
     give(&site, "node3", TOKEN);
-    site.ok("node3", &join);
+    // Its own DNS asks without one.
+    site.ok("node3", &format!("{join} --dns consul"));
     assert_eq!(site.ok("node3", "kv get paas/web"), "one");
+    let advice = || site.ok("node3", "status");
+    let said = "advice: consul's DNS answers no names of services: with an ACL token";
+    until("it is told", LIMIT, advice, |advice| advice.contains(said));
+    assert!(site.log("node3").contains("the anonymous token"));
+    assert_eq!(site.arpanet2("node3", "resolve web").out, "");
+    assert_eq!(site.arpanet2("node1", "resolve web").out, "10.255.0.2");
+    let rules = "service_prefix \"\" { policy = \"read\" } node_prefix \"\" { policy = \"read\" }";
+    let create = ["acl", "policy", "create", "-name", "names", "-rules", rules];
+    let update = [
+        "acl",
+        "token",
+        "update",
+        "-id",
+        "anonymous",
+        "-policy-name",
+        "names",
+    ];
+    for words in [create, update] {
+        let consul = [&[BINARY, "consul", "--"][..], &words].concat();
+        let allowed = site.command("node3", &consul);
+        assert_eq!(allowed.code, Some(0), "{allowed:?}");
+    }
+    let name = || site.arpanet2("node3", "resolve web").out;
+    until("the name is there", LIMIT, name, |ip| ip == "10.255.0.2");
+    until("nothing is told", LIMIT, advice, |advice| {
+        !advice.contains(said)
+    });
 
     // It comes back with what it was given.
     let agent = site.run("node2", "cat /run/arpanet2/agent.lock").out;
@@ -113,7 +142,7 @@ async fn a_token_is_wanted_from_everybody_and_told_to_nobody() {
 }
 
 /// Certificates of an authority of their own, by consul itself.
-fn certificates(folder: &Path) {
+pub(crate) fn certificates(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     for line in [
         "tls ca create",
@@ -130,7 +159,7 @@ fn certificates(folder: &Path) {
 }
 
 /// Settings with the certificate of a server or a client.
-fn shown(folder: &Path, kind: &str) -> String {
+pub(crate) fn shown(folder: &Path, kind: &str) -> String {
     let folder = folder.display();
     format!(
         "consul_ca = \"{folder}/consul-agent-ca.pem\"\nconsul_certificate = \"{folder}/dc1-{kind}-consul-0.pem\"\nconsul_key = \"{folder}/dc1-{kind}-consul-0-key.pem\""

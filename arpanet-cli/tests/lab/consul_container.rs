@@ -6,7 +6,8 @@ use std::time::Duration;
 use arpanet_lab::Ending;
 
 use crate::consul::consul_of;
-use crate::site::{SEED, Site, consul, until};
+use crate::consul_access::{TOKEN, certificates, give, shown};
+use crate::site::{BINARY, SEED, Site, consul, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -126,6 +127,73 @@ async fn consul_in_a_container_lives_as_a_process_of_the_host_does() {
         let left = site.run(host, "ls /var/lib/arpanet2 /run/arpanet2");
         assert_eq!(left.out, "", "{left:?}");
     }
+}
+
+#[tokio::test]
+async fn three_hosts_with_consul_in_containers_want_its_token_and_its_certificates() {
+    let Some(site) = Site::up_with_docker(3).await else {
+        return;
+    };
+    let Some(program) = consul() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    for (host, kind) in [
+        ("node1", "server"),
+        ("node2", "server"),
+        ("node3", "client"),
+    ] {
+        import(&site, host, &program);
+        settle(&site, host, IMAGE);
+        give(&site, host, TOKEN);
+        let token = "consul_token_file = \"/etc/arpanet2/consul.token\"";
+        site.set(host, &format!("{token}\n{}", shown(folder.path(), kind)));
+    }
+    // Somebody has the port of DNS at docker's bridge.
+    let other = "import socket,time\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('172.17.0.1',53))\ntime.sleep(3600)";
+    let python = site.lab.command("node3", 0, &["python3", "-c", other]);
+    let mut other = python.unwrap().spawn().unwrap();
+    site.cluster();
+    let log = || site.log("node3");
+    until("a word of it", LIMIT, log, |log| {
+        log.contains("DNS can't serve docker's bridge: python3 (process ")
+    });
+    other.kill().unwrap();
+    other.wait().unwrap();
+
+    site.ok("node3", "kv put paas/web one");
+    site.ok("node3", "register web --port 80");
+    let resolved = || site.arpanet2("node2", "resolve web").out;
+    until("the name is there", LIMIT, resolved, |ip| {
+        ip == "10.255.0.14"
+    });
+    let anonymous = format!("{BINARY} fetch http://127.0.0.1:8500/v1/kv/paas/web");
+    let anonymous = site.run("node2", &anonymous);
+    assert!(
+        anonymous.out.ends_with("Permission denied"),
+        "{anonymous:?}"
+    );
+    let https = "exec 3<>/dev/tcp/127.0.0.1/8501";
+    let https = site.command("node2", &["bash", "-c", https]);
+    assert_eq!(https.code, Some(0), "{https:?}");
+
+    // The key turns in there as well, and one that is started again has it.
+    let keys = || site.arpanet2("node1", "consul -- keyring -list").out;
+    let before = keys();
+    assert!(before.contains("[3/3]"), "{before}");
+    site.ok("node1", "rekey");
+    until("another key", LIMIT, keys, |keys| {
+        *keys != before && keys.matches("[3/3]").count() == 1
+    });
+    let process = consul_of(&site, "node2");
+    site.docker("node2", &format!("kill {NAME}"));
+    let another = || consul_of(&site, "node2");
+    until("another consul", LIMIT, another, |now| *now != process);
+    let members = || site.arpanet2("node1", "consul -- members").out;
+    until("all are met", LIMIT, members, |members| {
+        members.matches("alive").count() == 3
+    });
+    let value = || site.arpanet2("node2", "kv get paas/web").out;
+    until("all is there", LIMIT, value, |value| value == "one");
 }
 
 #[tokio::test]

@@ -2,21 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arpanet_consul::ConsulAgent;
 use arpanet_core::NodeAddr;
 use arpanet_core::discovery::{Member, MemberState};
 use arpanet_core::watch::{Change, Watch};
+use tokio::sync::Notify;
 
-/// Between two tries: it may be about to start, or to get the cluster's key.
-const AGAIN: Duration = Duration::from_secs(1);
-
-/// Has consul meet every server that comes up, until it has: by itself it looks after half a minute.
+/// Has consul meet every server that comes up, and all of them again once the key has turned: by itself it looks after half a
+/// minute.
+///
+/// One that does not answer is not tried again before that: it joins by itself as it starts, and one that is just leaving would be
+/// heard to leave, which serf holds for minutes against whoever has its name.
 pub(super) async fn meet(
     agent: Arc<ConsulAgent>,
     me: NodeAddr,
     mut members: Watch<NodeAddr, Member>,
+    turned: Arc<Notify>,
 ) {
     let mut met = Met::default();
     loop {
@@ -25,16 +27,12 @@ pub(super) async fn meet(
                 Some(change) => met.hear(me, change),
                 None => return,
             },
-            () = tokio::time::sleep(AGAIN), if !met.due.is_empty() => {}
+            () = turned.notified() => met.due.clone_from(&met.up),
         }
-        for node in met.due.clone() {
-            match agent.join(&[node.discovery()]).await {
-                Ok(()) => met.due.remove(&node),
-                Err(error) => {
-                    tracing::debug!(%error, %node, "consul there does not answer yet");
-                    false
-                }
-            };
+        for node in std::mem::take(&mut met.due) {
+            if let Err(error) = agent.join(&[node.discovery()]).await {
+                tracing::debug!(%error, %node, "consul there does not answer yet");
+            }
         }
     }
 }
@@ -132,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_answer_is_due_until_it_goes() {
+    fn one_that_went_is_not_to_be_met() {
         let [me, other]: [NodeAddr; 2] = ["0.1", "0.2"].map(|node| node.parse().unwrap());
         let server = |state| Change::Upsert(other, member("0.2", Role::Server, state));
         let mut met = Met::default();
@@ -141,7 +139,7 @@ mod tests {
         assert_eq!(met.due, [other].into());
         for gone in [server(MemberState::Down), Change::Removed(other), set(&[])] {
             met.hear(me, gone);
-            assert_eq!(met.due, [].into());
+            assert_eq!((&met.due, &met.up), (&[].into(), &[].into()));
             met.hear(me, server(MemberState::Alive));
             assert_eq!(met.due, [other].into());
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arpanet_consul::ConsulAgent;
 use arpanet_core::admission::{ClusterKey, Keys};
 use arpanet_core::roster::Role;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 /// Between two tries to give a key to all of consul's agents: one may be about to be found dead.
@@ -31,6 +31,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 pub(super) struct Turning {
     agent: Arc<ConsulAgent>,
     role: Role,
+    /// Told when those that have another key may be met, since this node's consul has it.
+    turned: Arc<Notify>,
     present: ClusterKey,
     /// Whether all agents speak under it.
     is_done: bool,
@@ -40,10 +42,16 @@ pub(super) struct Turning {
 
 impl Turning {
     /// Of an agent that was started with this key.
-    pub(super) const fn new(agent: Arc<ConsulAgent>, role: Role, known: ClusterKey) -> Self {
+    pub(super) const fn new(
+        agent: Arc<ConsulAgent>,
+        role: Role,
+        known: ClusterKey,
+        turned: Arc<Notify>,
+    ) -> Self {
         Self {
             agent,
             role,
+            turned,
             present: known,
             is_done: true,
             former: Vec::new(),
@@ -81,6 +89,7 @@ impl Turning {
                 false => self.turn_own().await,
             }
             self.is_done = true;
+            self.turned.notify_one();
         }
         if !self.former.is_empty() {
             sleep(SETTLED).await;

@@ -143,6 +143,45 @@ async fn a_host_is_as_before_after_any_number_of_starts_and_one_reset() {
     }
 }
 
+/// The process is killed between two changes, at each of them: what is written down is always more than what was made.
+#[tokio::test]
+async fn a_host_is_as_before_wherever_the_process_was_killed() {
+    let Some(fixture) = Fixture::new().await else {
+        return;
+    };
+    let path = fixture.folder.path().join("ledger");
+    let (before, ttl_before) = (fixture.host.snapshot().await.unwrap(), ttl(&fixture.host));
+    let ledger = fixture.ledger();
+    ledger.apply_all(fixture.changes()).await.unwrap();
+    let written = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = written.split_inclusive('\n').collect();
+    assert_eq!(lines.len(), fixture.changes().len());
+    ledger.undo_all().await.unwrap();
+    drop(ledger);
+    for made in 0..lines.len() {
+        let next = &lines[made][..lines[made].len() / 2];
+        for written in [
+            // Each by itself: the next one is on the disk, or half of it.
+            lines[..=made].concat(),
+            format!("{}{next}", lines[..made].concat()),
+            // All together: they are written down at once.
+            lines.concat(),
+        ] {
+            let ledger = fixture.ledger();
+            let changes = fixture.changes().into_iter().take(made);
+            ledger.apply_all(changes).await.unwrap();
+            drop(ledger);
+            fs::write(&path, written).unwrap();
+            fixture.ledger().undo_all().await.unwrap();
+            let reset = fixture.host.snapshot().await.unwrap();
+            assert_eq!(before.difference(&reset), Vec::<String>::new(), "{made}");
+            assert_eq!(ttl(&fixture.host), ttl_before);
+            assert!(!fixture.file().exists() && !fixture.pin().exists());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_somebody_unmade_is_mended_by_the_same_call() {
     let Some(fixture) = Fixture::new().await else {

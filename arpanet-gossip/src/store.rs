@@ -281,8 +281,9 @@ impl Store {
         if owner.generation != mark.generation || owner.watermark <= mark.version {
             return (Vec::new(), true);
         }
-        // Whoever may have missed a removal that is forgotten here compares the whole.
-        let start = if mark.version < owner.floor {
+        // Whoever may have missed a removal that is forgotten here compares the whole; so does who has the owner as it was
+        // before it started last: what it had said then and not again since, it may not know of itself.
+        let start = if mark.version < owner.floor || life(mark.version) < life(owner.watermark) {
             0
         } else {
             mark.version
@@ -338,6 +339,11 @@ impl Store {
             })
         })
     }
+}
+
+/// The start of its owner in which a version was made.
+const fn life(version: u64) -> u64 {
+    version >> 32
 }
 
 impl Owner {

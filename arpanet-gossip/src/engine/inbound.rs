@@ -193,7 +193,7 @@ impl Engine {
     ) {
         let node = sender.node;
         match standing {
-            Standing::Member => self.heard_from(node, from, now),
+            Standing::Member => self.heard_from(node, from),
             // So that it can be answered; a member's endpoint is not touched by a stranger.
             Standing::Stranger if self.roster().holder(node).is_none() => {
                 self.endpoints
@@ -225,6 +225,7 @@ impl Engine {
             Packet::Echo if standing == Standing::Member => {
                 return self.send_packet(node, &Packet::EchoReply, Aim::Probe { carried: 0 });
             }
+            Packet::EchoReply if standing == Standing::Member => return self.answered(node, now),
             _ => return,
         };
         match (standing, message) {
@@ -295,7 +296,7 @@ impl Engine {
                     owners,
                 },
             ) => self.answer_digest(node, id, from, to, &owners),
-            (_, Message::Wanted { owners }) => self.answer_wanted(node, &owners),
+            (_, Message::Wanted { owners }) => self.answer_wanted(node, &owners, now),
             (_, Message::Done { id, next }) => self.request_done(node, id, next, now),
         }
     }

@@ -111,7 +111,7 @@ impl Engine {
     }
 
     /// A believed datagram came from a member: it is within reach, and there.
-    pub(super) fn heard_from(&mut self, node: NodeAddr, at: SocketAddr, now: Duration) {
+    pub(super) fn heard_from(&mut self, node: NodeAddr, at: SocketAddr) {
         let rank = self.rank_of(node);
         let moved = self.endpoints.insert(node, Endpoint { at, rank });
         let doubt = self.doubts.remove(&node);
@@ -119,7 +119,11 @@ impl Engine {
         {
             self.tell_member(node);
         }
-        if self.behind.remove(&node) && self.is_alive(node) {
+    }
+
+    /// It hears this node. What it has missed it gets now; before, that could only get lost again.
+    pub(super) fn answered(&mut self, node: NodeAddr, now: Duration) {
+        if self.behind.remove(&node).is_some() && self.is_alive(node) {
             self.start_session(Some(node), Purpose::Owner(self.me), now);
         }
     }
@@ -221,8 +225,8 @@ impl Engine {
         // Changes that were sent to all that live may have passed it by, and this node, too, when it is new itself.
         self.sync_soon(now);
         if self.said_at.is_some_and(|at| now < at + RECENT) && self.behind.len() < CALLED_BACK {
-            self.behind.insert(node);
-            self.send_packet(node, &Packet::Echo, Aim::Probe { carried: 0 });
+            self.behind.insert(node, now);
+            self.call_behind(now);
         }
         // What it said while it was away. One that is new here may not know this node yet, and would not answer.
         if before.is_some_and(|life| life.state == MemberState::Down)
@@ -333,6 +337,7 @@ impl Engine {
     pub(super) fn tick(&mut self, now: Duration) {
         self.note_suspicions(now);
         self.ask_doubted(now);
+        self.call_behind(now);
         if now >= self.next_collect {
             self.next_collect = now + COLLECT;
             self.store.collect(now, ms(self.config.tombstone_ms));
@@ -401,6 +406,19 @@ impl Engine {
         }
         let members = vec![(suspect, None)];
         self.send_new(node, &wire::Message::MembersPart { members });
+    }
+
+    fn call_behind(&mut self, now: Duration) {
+        let mut called = Vec::new();
+        for (node, next) in &mut self.behind {
+            if now >= *next {
+                *next = now + ECHO_UNREACHED;
+                called.push(*node);
+            }
+        }
+        for node in called {
+            self.send_packet(node, &Packet::Echo, Aim::Probe { carried: 0 });
+        }
     }
 
     fn ask_doubted(&mut self, now: Duration) {

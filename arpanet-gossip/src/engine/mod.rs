@@ -199,7 +199,8 @@ pub struct Engine {
     own: BTreeMap<String, Bytes>,
     inherited_until: Option<Duration>,
     deliveries: BTreeMap<u64, Delivery>,
-    behind: BTreeSet<NodeAddr>,
+    /// Living members that may have missed what this node said, and when they are called next.
+    behind: BTreeMap<NodeAddr, Duration>,
     gaps: BTreeMap<NodeAddr, (NodeAddr, Duration)>,
     promises: BTreeMap<NodeAddr, (RosterEntry, Duration)>,
 
@@ -291,7 +292,7 @@ impl Engine {
             own: BTreeMap::new(),
             inherited_until: None,
             deliveries: BTreeMap::new(),
-            behind: BTreeSet::new(),
+            behind: BTreeMap::new(),
             gaps: BTreeMap::new(),
             promises: BTreeMap::new(),
             session: None,

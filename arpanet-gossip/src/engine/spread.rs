@@ -198,7 +198,8 @@ impl Engine {
         if let Some(delivery) = self.deliveries.remove(&id)
             && matches!(delivery.parcel, Parcel::Message(Message::Push { .. }))
         {
-            self.behind.extend(delivery.waiting);
+            let waiting = delivery.waiting.into_iter();
+            self.behind.extend(waiting.map(|node| (node, now)));
         }
     }
 

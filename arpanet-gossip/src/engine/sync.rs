@@ -21,6 +21,8 @@ use crate::wire::{self, BURST, FILL, Hashes, Mark, Message};
 const MAX_RANK: u64 = 1 << 53;
 /// How soon "soon" is: spread out, so that a change is not compared by all at once.
 const SOON_MS: std::ops::Range<u64> = 100..500;
+/// When one that lacked something is asked whether it has it now.
+const SOON: Duration = Duration::from_millis(SOON_MS.start);
 const FIRST_PATIENCE: Duration = Duration::from_millis(60);
 /// Short: whoever does not answer holds up what waits for its turn.
 const TRIES: u32 = 3;
@@ -147,6 +149,11 @@ impl Engine {
         if session.tries < TRIES {
             session.tries += 1;
             return self.repeat_request(now);
+        }
+        if let (Purpose::Owner(owner), Some(with)) = (session.purpose, session.with)
+            && owner == self.me
+        {
+            self.behind.insert(with, now);
         }
         self.session = None;
         self.sync_soon(now);
@@ -535,7 +542,12 @@ impl Engine {
         );
     }
 
-    pub(super) fn answer_wanted(&mut self, node: NodeAddr, owners: &[Mark]) {
+    pub(super) fn answer_wanted(&mut self, node: NodeAddr, owners: &[Mark], now: Duration) {
+        let mine = self.me.index();
+        if self.is_alive(node) && owners.iter().any(|mark| mark.owner == mine) {
+            // What is sent now may get lost, too: whether it has arrived shows when it is asked once more.
+            self.behind.entry(node).or_insert(now + SOON);
+        }
         let mut budget = BURST;
         for mark in owners.iter().take(MARKS) {
             let (deltas, _) = self.store.deltas_since(*mark, budget);

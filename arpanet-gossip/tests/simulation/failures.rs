@@ -246,3 +246,39 @@ fn who_leaves_is_gone_and_not_down() {
         world.all_alive() && world.spread(2, "web", "2")
     });
 }
+
+/// Found by `chaos`, seed 416: whoever is not heard heard the other all along, and took that for a sign that it got through.
+#[test]
+fn what_was_said_during_a_cut_of_one_direction_is_known_soon_after() {
+    for seed in 0..10 {
+        let mut world = World::with_roster(seed, 4, ms(1));
+        world.until(secs(2), "all alive", World::all_alive);
+        world.cut_one_way(1, 2);
+        world.publish(1, "web", "1");
+        world.run(secs(3));
+        world.heal();
+        world.until(secs(2), "known", |world| world.spread(1, "web", "1"));
+    }
+}
+
+/// A host restarts while it is cut off, and what ran there is not started again.
+#[test]
+fn what_a_node_said_before_it_restarted_alone_is_gone_soon_after() {
+    for seed in 0..10 {
+        let mut world = World::with_roster(seed, 4, ms(1));
+        world.publish(2, "web", "1");
+        world.publish(2, "old", "1");
+        world.until(secs(2), "known", |world| world.spread(2, "old", "1"));
+        world.isolate(&[2]);
+        world.kill(2);
+        world.run(secs(3));
+        world.restart(2);
+        world.publish(2, "web", "2");
+        world.run(secs(4));
+        world.heal();
+        world.until(secs(5), "gone", |world| {
+            (1..=4).all(|at| world.value(at, 2, "old").is_none()) && world.spread(2, "web", "2")
+        });
+        assert!(world.all_alive());
+    }
+}

@@ -404,6 +404,13 @@ impl World {
         self.hosts.get_mut(&index).unwrap().stalled = until;
     }
 
+    /// No process is stalled any more.
+    pub fn wake(&mut self) {
+        for host in self.hosts.values_mut() {
+            host.stalled = Duration::ZERO;
+        }
+    }
+
     /// Its monotonic clock steps forward, as after a suspension that the clock counts.
     pub fn step_clock(&mut self, index: u16, by: Duration) {
         let host = self.hosts.get_mut(&index).unwrap();

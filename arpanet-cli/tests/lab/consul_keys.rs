@@ -69,15 +69,26 @@ async fn consuls_gossip_follows_the_clusters_key() {
     let value = |host: &str| site.arpanet2(host, "kv get paas/web").out;
     until("it is a server", LIMIT, || value("node2"), |it| it == "one");
 
-    // Nor does a client's that went on meanwhile.
-    site.lab.cut("node3", None).await.unwrap();
-    meets(&site, "node1", 2);
-    meets(&site, "node3", 1);
-    site.ok("node2", "rekey");
-    let fourth = turned(&site, &third, "[2/2]");
+    // Both sides of a cut turn theirs over, and the client is with neither.
+    for host in ["node2", "node3"] {
+        site.lab.cut(host, None).await.unwrap();
+    }
+    for host in ["node1", "node2", "node3"] {
+        meets(&site, host, 1);
+    }
+    for host in ["node1", "node2"] {
+        site.ok(host, "rekey");
+    }
+    turned(&site, &third, "[1/1]");
     site.lab.heal(None).await.unwrap();
-    meets(&site, "node3", 3);
-    until("it is back", LIMIT, || value("node3"), |it| it == "one");
+    for host in ["node1", "node2", "node3"] {
+        meets(&site, host, 3);
+    }
+    for host in ["node2", "node3"] {
+        let it = || value(host);
+        until("it is back", LIMIT, it, |it| it == "one");
+    }
+    let fourth = turned(&site, &third, "[3/3]");
 
     // Who was forgotten has a key that nobody has.
     site.lab.kill("node3").await.unwrap();

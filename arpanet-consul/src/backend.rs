@@ -28,11 +28,8 @@ use crate::translate::{by_id, is_reserved, to_instance};
 use crate::wire::{SerfMember, ServiceEntry};
 use crate::{instances, members};
 
-/// How long after the leader the local agent may notice a death.
-const SERF_LAG: Duration = Duration::from_secs(5);
-
-/// How long after another backend, which says who lives, consul's own membership may.
-const SERF_LIMIT: Duration = Duration::from_secs(20);
+/// How long after the leader, or another backend that says who lives, the local agent may notice a death: longer on a busy host.
+const SERF_LAG: Duration = Duration::from_secs(20);
 
 /// [`Discovery`] by the consul agent of this node.
 ///
@@ -122,11 +119,7 @@ impl ConsulDiscovery {
 
     /// Waits, but not for long, until none of these nodes answers the local agent.
     async fn gone_from_serf(&self, names: &[&str]) -> Result<bool> {
-        let limit = match self.client.node_health {
-            true => SERF_LAG,
-            false => SERF_LIMIT,
-        };
-        let end = Instant::now() + limit;
+        let end = Instant::now() + SERF_LAG;
         loop {
             let serf = self.client.serf_members().await?;
             let is_there = |one: &SerfMember| one.is_alive() && names.contains(&one.name.as_str());
@@ -136,7 +129,7 @@ impl ConsulDiscovery {
             if Instant::now() >= end {
                 return Ok(false);
             }
-            tokio::time::sleep(SERF_LAG / 20).await;
+            tokio::time::sleep(SERF_LAG / 80).await;
         }
     }
 }

@@ -218,6 +218,8 @@ impl Router {
         if self.uplink.way == Way::Ethernet {
             settings.push((format!("net.ipv4.conf.{link}.proxy_arp"), "1"));
             settings.push((format!("net.ipv4.neigh.{link}.proxy_delay"), "0"));
+            // What is asked before the way is there is lost, and a second, which the kernel waits, is most of a join.
+            settings.push((format!("net.ipv4.neigh.{link}.retrans_time_ms"), "100"));
         }
         for (name, value) in settings {
             self.namespace().set_sysctl(&name, value)?;

@@ -234,7 +234,7 @@ impl Launcher {
         if self.config.foreign == ForeignRouter::Refuse {
             return conflict(
                 "",
-                "stop it, with \"weave reset\", or let it carry the overlay: foreign = \"use\"",
+                "stop it, with \"weave reset\", or let it carry the overlay: foreign = \"use\" and its password (--weave-password)",
             );
         }
         let Some(name) = router.peer_name() else {

@@ -1,7 +1,7 @@
 //! The overlay of a node: what carries its packets, and what the rest of the node needs of it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use arpanet_core::health::Prober;
@@ -9,7 +9,7 @@ use arpanet_core::runtime::HostEngine;
 use arpanet_core::{Datagrams, Overlay, Result};
 use arpanet_docker::HostPrograms;
 use arpanet_gossip::UdpDatagrams;
-use arpanet_netlink::{Ledger, Namespace, Transport};
+use arpanet_netlink::{Ledger, Namespace, Transport, holder_of_port};
 use arpanet_router::{Carrier, RoutedOverlay, RouterConfig, UNDERLAY_MARK};
 use arpanet_weave::{ForeignRouter, Weave, WeaveConfig, WeaveOverlay};
 use arpanet_wireguard::{TunnelKind, WireGuardConfig, WireGuardOverlay};
@@ -23,6 +23,8 @@ use crate::paths::Paths;
 
 /// Weave's bridge on this host.
 pub(crate) const BRIDGE: &str = "weave";
+/// The API of a router that arpanet2 has not launched: those that it launches have theirs at a unix socket.
+const WEAVE_API: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 6784);
 
 /// Where servers for attached containers listen.
 #[async_trait]
@@ -89,8 +91,11 @@ impl Parts {
             OverlayKind::Weave => {
                 let port = me.settings.port;
                 host::require_free(Transport::Udp, port)?;
-                let mut config = weave(&context.paths, router);
-                config = config.image(context.config.weave_image());
+                let mut config = weave(&context.paths, router).image(context.config.weave_image());
+                // One that stands there already has its API where weave's own commands look for it.
+                if holder_of_port(Transport::Tcp, WEAVE_API.port()).is_some() {
+                    config = config.http(WEAVE_API.to_string());
+                }
                 let program = host::weaver(context.config.weaver.as_deref())?;
                 let engine = engine(context).filter(|_| program.is_none());
                 if let Some(program) = program {

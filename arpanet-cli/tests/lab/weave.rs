@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::site::{BINARY, SEED, Site, until};
+use crate::site::{self, BINARY, SEED, Site, until};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -203,4 +203,46 @@ async fn the_stack_is_one_word_and_status_says_what_it_is() {
         &format!("boot 0.3 Apples --overlay wireguard {password}"),
     );
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_router_that_was_there_before_is_refused_or_used_and_outlives_a_reset() {
+    let Some(site) = Site::up_over_weave(2).await else {
+        return;
+    };
+    let program = site::weaver().unwrap_or_else(|| site.weave("node1").join("weaver"));
+    let line = format!(
+        "mkdir /run/own && cd /run/own && WEAVE_PASSWORD=Pears CHECKPOINT_DISABLE=1 {} --port 6783 --name 0a:00:00:00:00:01 --nickname own --weave-bridge weave --datapath datapath --no-fastdp --docker-api '' --db-prefix /run/own/weave --ipalloc-range '' --no-dns --http-addr 127.0.0.1:6784 --status-addr '' >log 2>&1 & echo $!",
+        program.display()
+    );
+    let id = site.command("node1", &["sh", "-c", &line]).out;
+    let answers = || {
+        let alive = site.run("node1", &format!("kill -0 {id}")).code == Some(0);
+        let listening = site.run("node1", "ss -Hltn sport = :6784").out;
+        assert!(alive, "{:?}", site.run("node1", "cat /run/own/log"));
+        !listening.is_empty()
+    };
+    until("it answers", LIMIT, answers, |answers| *answers);
+    let refused = site.arpanet2("node1", "boot 0.1 Apples");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in [
+        "a weave router that arpanet2 has not launched runs at 127.0.0.1:6784 already",
+        "--weave-password",
+    ] {
+        assert!(refused.err.contains(words), "{refused:?}");
+    }
+    site.ok("node1", "boot 0.1 Apples --weave-password Pears");
+    let join = format!("server 0.2 Apples 0.1 {SEED} --weave-password Pears");
+    site.ok("node2", &join);
+    let reached = site.run("node2", "ping -c1 -W2 10.255.0.1");
+    assert_eq!(reached.code, Some(0), "{reached:?}");
+    // With another password, which is told.
+    site.ok("node2", "reset");
+    let join = format!("server 0.2 Apples 0.1 {SEED} --replace --weave-password Plums");
+    let failed = site.arpanet2("node2", &join);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.err.contains("password"), "{failed:?}");
+    site.ok("node1", "reset");
+    assert!(answers());
+    site.run("node1", &format!("kill {id}"));
 }

@@ -28,6 +28,11 @@ demo:
 churn SEED="1":
     ARPANET_LIVE=root,docker ARPANET_CHURN={{SEED}} cargo test -p arpanet-cli --test lab two_hundred -- --ignored --nocapture
 
+# arpanet2 beside its peers, into README.md and docs/performance.md. Root, on a machine that does nothing else.
+bench *ARGS:
+    ARPANET_CONSUL=$(.ci/consul target/consul) ARPANET_WIREGUARD_GO=$(.ci/wireguard-go target/wireguard-go) \
+        cargo run --release --bin arpanet2 -- bench --into README.md --into docs/performance.md {{ARGS}}
+
 # Docker engines beside Docker Swarm's, in one run. Root, docker.
 bench-docker ROUNDS="10":
     cargo bench -p arpanet-cli --bench docker {{ROUNDS}}

@@ -8,7 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
-#[path = "../../arpanet-dns/benches/load/mod.rs"]
+#[path = "../src/commands/bench/load.rs"]
 mod load;
 #[path = "../tests/lab/site.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -149,6 +149,7 @@ fn answers(site: &Site) -> Figures {
     let rate = |port: u16| {
         let at = SocketAddr::from(([10, 253, 0, 1], port));
         host.run(|| LOAD.rate(at, &questions, ASKING, is_right))
+            .unwrap()
             .unwrap()
     };
     let (own, consul) = (rate(53), rate(8600));

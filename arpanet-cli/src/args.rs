@@ -196,6 +196,8 @@ pub(crate) enum Command {
     Lab(commands::lab::LabArgs),
     /// Show it all on this machine: three hosts become one cluster, and go again
     Demo,
+    /// Measure it beside its peers on this machine, on hosts made of namespaces
+    Bench(Box<commands::bench::BenchArgs>),
     /// Print a shell's completions
     Completions(commands::completions::CompletionsArgs),
     /// Print the manual page, or write all of them into a folder

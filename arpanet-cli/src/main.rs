@@ -101,6 +101,7 @@ async fn asynchronous(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Consul(args) => return commands::consul::run(context, &args).await,
         Command::Kv(args) => return commands::kv::run(context, args).await,
         Command::Demo => commands::demo::run(context).await,
+        Command::Bench(args) => commands::bench::run(context, *args).await,
         Command::Fetch(args) => commands::hello::fetch(&args).await,
         Command::Lab(args) => return commands::lab::run(context, args).await,
         _ => Err(Error::new(

@@ -7,6 +7,7 @@
 
 #[path = "../tests/house/mod.rs"]
 mod house;
+#[path = "../../arpanet-cli/src/commands/bench/load.rs"]
 mod load;
 
 use std::net::{Ipv4Addr, UdpSocket};
@@ -61,13 +62,14 @@ fn main() {
     }
 
     // Both once for nothing: threads start, and the processor finds its clock.
-    LOAD.rate(echo_at, &questions, round / 4, |_| true);
-    LOAD.rate(house.at, &questions, round / 4, is_right);
+    LOAD.rate(echo_at, &questions, round / 4, |_| true).unwrap();
+    LOAD.rate(house.at, &questions, round / 4, is_right)
+        .unwrap();
     let mut echoed = Vec::new();
     let mut answered = Vec::new();
     for _ in 0..ROUNDS {
-        echoed.push(LOAD.rate(echo_at, &questions, round, |_| true));
-        answered.push(LOAD.rate(house.at, &questions, round, is_right));
+        echoed.push(LOAD.rate(echo_at, &questions, round, |_| true).unwrap());
+        answered.push(LOAD.rate(house.at, &questions, round, is_right).unwrap());
     }
     let (echoed, answered) = (median(echoed), median(answered));
     println!(

@@ -2,6 +2,7 @@
 
 pub(crate) mod addr;
 pub(crate) mod attach;
+pub(crate) mod bench;
 pub(crate) mod boot;
 pub(crate) mod completions;
 pub(crate) mod consul;

@@ -37,6 +37,7 @@ macro_rules! by_each_discovery {
 
 mod attacks;
 mod bad_input;
+mod bench;
 // There it is public.
 #[allow(unreachable_pub)]
 #[path = "../../../arpanet-router/src/testing/beats.rs"]

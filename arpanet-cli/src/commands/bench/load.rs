@@ -1,6 +1,6 @@
-//! Clients that ask a DNS server for as much as it answers.
+//! Clients that ask a DNS server for as much as it answers. (It is also what `arpanet-dns/benches/answers.rs` asks with.)
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,13 +24,16 @@ pub(crate) struct Load {
 
 impl Load {
     /// Answers a second to all clients; the first of each is looked into. They ask from the network of whoever calls this.
+    ///
+    /// # Errors
+    /// A socket that can't be had or used, and a first answer that is wrong.
     pub(crate) fn rate(
         self,
         at: SocketAddr,
         questions: &[Vec<u8>],
         time: Duration,
         is_right: impl Fn(&[u8]) -> bool + Sync,
-    ) -> f64 {
+    ) -> io::Result<f64> {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let clients: Vec<_> = (0..self.clients)
@@ -40,8 +43,13 @@ impl Load {
             thread::sleep(time);
             over.store(true, Ordering::Relaxed);
             let elapsed = started.elapsed();
-            let answers: u64 = clients.into_iter().map(|one| one.join().unwrap()).sum();
-            answers as f64 / elapsed.as_secs_f64()
+            let mut answers = 0;
+            for client in clients {
+                answers += client
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a client broke")))?;
+            }
+            Ok(answers as f64 / elapsed.as_secs_f64())
         })
     }
 
@@ -52,10 +60,10 @@ impl Load {
         questions: &[Vec<u8>],
         over: &AtomicBool,
         is_right: &impl Fn(&[u8]) -> bool,
-    ) -> u64 {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        socket.connect(at).unwrap();
-        socket.set_read_timeout(Some(self.patience)).unwrap();
+    ) -> io::Result<u64> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(at)?;
+        socket.set_read_timeout(Some(self.patience))?;
         let mut questions = questions.to_vec();
         let mut next = 0;
         let mut answers = 0;
@@ -64,7 +72,7 @@ impl Load {
             let mut came = self.out;
             // Ends when one was lost: then all are sent again.
             while came > 0 && !over.load(Ordering::Relaxed) {
-                ask(&socket, &mut questions, &mut next, came);
+                ask(&socket, &mut questions, &mut next, came)?;
                 let mut places: Vec<_> = buffers
                     .chunks_exact_mut(LONGEST)
                     .map(|place| [IoSliceMut::new(place)])
@@ -81,17 +89,25 @@ impl Load {
                 came = sizes.len();
                 if let Some(length) = sizes.first().filter(|_| answers == 0) {
                     let answer = &buffers[..*length];
-                    assert!(is_right(answer), "{answer:02x?}");
+                    if !is_right(answer) {
+                        let wrong = format!("a wrong answer: {answer:02x?}");
+                        return Err(io::Error::other(wrong));
+                    }
                 }
                 answers += came as u64;
             }
         }
-        answers
+        Ok(answers)
     }
 }
 
 /// Sends so many questions with one call, those with the next ids.
-fn ask(socket: &UdpSocket, questions: &mut [Vec<u8>], next: &mut u16, count: usize) {
+fn ask(
+    socket: &UdpSocket,
+    questions: &mut [Vec<u8>],
+    next: &mut u16,
+    count: usize,
+) -> io::Result<()> {
     let mut headers = MultiHeaders::<()>::preallocate(count, None);
     let mut left = count;
     while left > 0 {
@@ -109,6 +125,7 @@ fn ask(socket: &UdpSocket, questions: &mut [Vec<u8>], next: &mut u16, count: usi
         let fd = socket.as_raw_fd();
         let nobody = vec![None; batch];
         let sent = sendmmsg(fd, &mut headers, &slices, nobody, [], MsgFlags::empty());
-        left -= sent.unwrap().count();
+        left -= sent?.count();
     }
+    Ok(())
 }

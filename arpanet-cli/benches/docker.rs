@@ -1,6 +1,6 @@
 //! Real docker engines, beside Docker Swarm on the same engines in the same run: how soon a container is found by name on
-//! another host, how fast containers are attached, and what goes through between containers of two hosts. Swarm's overlay is
-//! not encrypted here, this one is.
+//! another host, by labels and by the network driver, counted from each of its moments, and how fast containers are attached.
+//! `arpanet2 bench` has what goes through between them, and the rest.
 //!
 //! `cargo bench -p arpanet-cli --bench docker [ROUNDS]`, as root, on a machine that does nothing else: the load is printed. It
 //! makes a lab of three hosts.
@@ -29,8 +29,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_micros(500);
 const MESH: &str = "network create -d overlay --attachable mesh";
 const SHOP: &str = "network create -d arpanet --ipam-driver arpanet --subnet 10.1.0.0/16 shop";
-/// Seconds that throughput is measured for.
-const SECONDS: u32 = 4;
 
 /// A way for a container to be found by name.
 #[derive(Clone, Copy)]
@@ -89,9 +87,6 @@ fn main() {
         for way in WAYS {
             find(&site, way, round, &mut figures);
         }
-    }
-    for _ in 0..rounds.min(3) {
-        carry(&site, &mut figures);
     }
     attach(&site, &mut figures);
     println!("load after: {}", load());
@@ -220,74 +215,6 @@ fn ask(there: &Namespace, way: Way, name: &str) -> (Instant, SystemTime) {
     }
 }
 
-/// Throughput and round trips: between containers of two hosts, and between the hosts over the veths that all of it goes over.
-fn carry(site: &Site, figures: &mut Figures) {
-    let of = |network: &str, number: u8| {
-        let format = format!("{{{{.NetworkSettings.Networks.{network}.IPAddress}}}}");
-        let host = format!("node{number}");
-        let name = format!("{network}{number}");
-        let ip = site.docker(&host, &format!("inspect -f {format} {name}"));
-        (namespace_of(site, &host, &name), ip)
-    };
-    for (what, network) in [
-        ("encrypted, this overlay", "shop"),
-        ("plain, Swarm's overlay", "mesh"),
-    ] {
-        let ((from, _), (to, ip)) = (of(network, 1), of(network, 2));
-        measure(&from, &to, &ip, what, figures);
-    }
-    let (from, to) = (
-        site.lab.namespace("node1").unwrap(),
-        site.lab.namespace("node2").unwrap(),
-    );
-    measure(
-        &from,
-        &to,
-        "192.168.8.121",
-        "plain, the hosts' own veths",
-        figures,
-    );
-}
-
-fn measure(from: &Namespace, to: &Namespace, ip: &str, what: &str, figures: &mut Figures) {
-    let run = |namespace: &Namespace, words: &[&str]| {
-        let spawn = || {
-            std::process::Command::new(words[0])
-                .args(&words[1..])
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-        };
-        namespace.run(spawn).unwrap().unwrap()
-    };
-    let mut server = run(to, &["iperf3", "-s", "-B", ip]);
-    let seconds = SECONDS.to_string();
-    let began = Instant::now();
-    // Until the server listens.
-    let bits = loop {
-        let client = run(from, &["iperf3", "-c", ip, "-t", &seconds, "-J"]);
-        let told = client.wait_with_output().unwrap();
-        let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
-        if let Some(bits) = told["end"]["sum_received"]["bits_per_second"].as_f64() {
-            break bits;
-        }
-        assert!(began.elapsed() < LIMIT, "{what}: {told}");
-    };
-    server.kill().unwrap();
-    server.wait().unwrap();
-    figures
-        .entry(format!("5 {what}, Mbit/s"))
-        .or_default()
-        .push(bits / 1e6);
-    let ping = run(from, &["ping", "-q", "-c", "100", "-i", "0.01", ip]);
-    let told = String::from_utf8(ping.wait_with_output().unwrap().stdout).unwrap();
-    let times = told.split("mdev = ").nth(1).unwrap();
-    let average: f64 = times.split('/').nth(1).unwrap().parse().unwrap();
-    figures
-        .entry(format!("6 round trip, {what}, ms"))
-        .or_default()
-        .push(average);
-}
-
 /// A hundred addresses for twenty containers, one command after the other.
 fn attach(site: &Site, figures: &mut Figures) {
     for number in 0..20 {
@@ -303,7 +230,7 @@ fn attach(site: &Site, figures: &mut Figures) {
     let done = site.command("node3", &["sh", "-c", &script]);
     assert_eq!(done.code, Some(0), "{done:?}");
     figures
-        .entry("7 a hundred attaches by commands, ms".to_owned())
+        .entry("5 a hundred attaches by commands, ms".to_owned())
         .or_default()
         .push(began.elapsed().as_secs_f64() * 1000.0);
 }
@@ -316,23 +243,6 @@ fn ratios(figures: &Figures) {
             .unwrap();
         all[all.len() / 2]
     };
-    let [ours, swarm, veth] = ["5 encrypted", "5 plain, Swarm", "5 plain, the hosts"].map(median);
-    println!(
-        "throughput: {:.2} of Swarm's, {:.2} of the veths'",
-        ours / swarm,
-        ours / veth
-    );
-    let [ours, swarm, veth] = [
-        "6 round trip, encrypted",
-        "6 round trip, plain, Swarm",
-        "6 round trip, plain, the hosts",
-    ]
-    .map(median);
-    println!(
-        "round trip: {:.2} of Swarm's, {:.2} of the veths'",
-        ours / swarm,
-        ours / veth
-    );
     for way in ["by labels", "by the network driver"] {
         let [ours, swarm] = [
             format!("2 found after docker run began, {way}"),

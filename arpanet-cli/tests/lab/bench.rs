@@ -1,9 +1,9 @@
 //! What `bench` tells, in as few rounds as there can be: what figures say is for whoever reads them.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
-use crate::site::{BINARY, Outcome, root};
+use crate::site::{BINARY, Outcome, WEAVER, root};
 
 fn bench(arguments: &[&str]) -> Outcome {
     let mut command = Command::new(BINARY);
@@ -76,6 +76,37 @@ fn a_run_has_every_row_and_peer_and_says_who_is_missing() {
         assert!(why.starts_with(begins), "{row} {peer}: {told}");
     }
     assert_eq!(rows.len(), 6, "{told}");
+}
+
+#[test]
+fn a_weave_router_that_is_given_is_measured_on_hosts_of_its_own() {
+    if !root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let weaver = folder.path().join("weaver");
+    symlink(WEAVER, &weaver).unwrap();
+    symlink(
+        std::env::current_exe().unwrap(),
+        folder.path().join("program"),
+    )
+    .unwrap();
+    let only = "boot/weave,round-trip/weave,round-trip/veth";
+    let weaver = weaver.to_str().unwrap();
+    let arguments = [
+        "--quick", "--json", "--rounds", "1", "--weaver", weaver, "--only", only,
+    ];
+    let outcome = bench(&arguments);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let told: serde_json::Value = serde_json::from_str(&outcome.out).unwrap();
+    let rows = told["tables"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{told}");
+    for row in rows {
+        assert!(
+            row["cells"]["weave"]["median"].as_f64().unwrap() > 0.0,
+            "{told}"
+        );
+    }
 }
 
 #[test]

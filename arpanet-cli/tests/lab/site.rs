@@ -14,7 +14,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_arpanet2");
 /// What names the program of a real weave router.
 const REAL_WEAVER: &str = "ARPANET_WEAVER";
 /// Starts the tests' own weave router.
-const WEAVER: &str = concat!(
+pub(crate) const WEAVER: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../arpanet-weave/tests/fake/weaver.sh"
 );

@@ -71,7 +71,7 @@ impl Hosts {
             return Ok(printed.trim_end().to_owned());
         }
         let told = crate::failure::said(&output.stderr);
-        let told = told.lines().next().unwrap_or("it says nothing");
+        let told = reason(&told);
         let command = words.iter().take(3).copied().collect::<Vec<_>>().join(" ");
         let command = command.replace(&self.program, "arpanet2");
         Err(Why::failed(format!("{command} on {name}: {told}")))
@@ -172,6 +172,15 @@ impl Hosts {
     }
 }
 
+/// What a program that failed said, in a line: this one's causes belong to it, and hints do not.
+fn reason(told: &str) -> String {
+    let mut lines = told.lines().filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("it says nothing");
+    let causes = lines.filter_map(|line| line.strip_prefix("caused by: "));
+    let parts: Vec<&str> = std::iter::once(first).chain(causes).collect();
+    parts.join(": ")
+}
+
 /// Processes whose network namespace has this name, as folders.
 fn processes_in(name: &str) -> impl Iterator<Item = PathBuf> {
     let name = name.to_owned();
@@ -213,5 +222,27 @@ pub(super) fn until<T>(
             return Err(Why::failed(format!("not within {seconds} s: {what}")));
         }
         std::thread::park_timeout(PACE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_has_its_causes_and_no_hint() {
+        let told = "could not boot\ncaused by: no overlay\ncaused by: no device\nhint: make one";
+        assert_eq!(reason(told), "could not boot: no overlay: no device");
+        assert_eq!(
+            reason("docker: no such image\nSee docker run --help"),
+            "docker: no such image"
+        );
+        assert_eq!(reason(""), "it says nothing");
+    }
+
+    #[test]
+    fn a_program_is_known_wherever_it_is() {
+        let words = ["/usr/bin/consul", "agent"].map(str::to_owned);
+        assert!(runs(&words, "consul") && !runs(&words, "agent") && !runs(&[], "consul"));
     }
 }

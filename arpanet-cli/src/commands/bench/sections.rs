@@ -26,7 +26,7 @@ pub(super) fn write(file: &Path, parts: &[(&str, String)]) -> Result<()> {
     })
 }
 
-/// Refuses a file that [`write`] would refuse.
+/// Refuses a file that [`write()`] would refuse.
 ///
 /// # Errors
 /// As there.

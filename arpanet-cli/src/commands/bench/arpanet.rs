@@ -44,6 +44,16 @@ impl Arpanet {
         })
     }
 
+    /// Whose WireGuard it has, once it runs.
+    fn tunnel(&self) -> Option<&'static str> {
+        let status = self.hosts.arpanet2(1, "status --json").ok()?;
+        let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+        match status["stack"]["tunnel"].as_str()? {
+            "kernel" => Some("kernel"),
+            _ => Some("agent"),
+        }
+    }
+
     fn end(&self, host: u8) -> Outcome<arpanet_netlink::Namespace> {
         let line = format!("exec {END} -- readlink /proc/self/ns/net");
         Hosts::namespace_called(&self.hosts.arpanet2(host, &line)?)
@@ -58,7 +68,10 @@ impl Peer for Arpanet {
     fn version(&self) -> Outcome<String> {
         let version = env!("CARGO_PKG_VERSION");
         if self.kind == PeerKind::Arpanet2 {
-            return Ok(version.to_owned());
+            return Ok(match self.tunnel() {
+                Some(tunnel) => format!("{version}, WireGuard of the {tunnel}"),
+                None => version.to_owned(),
+            });
         }
         let script =
             "exec $(sed -n 's/^weaver = //p' /etc/arpanet2/config.toml | tr -d '\"') --version";

@@ -182,10 +182,6 @@ async fn one_size(
     let (extent, only) = (args.extent(), args.only.clone());
     let on = sites.hosts();
     let work = tokio::task::spawn_blocking(move || {
-        let told = peers
-            .iter()
-            .map(|peer| PeerTold::new(peer.kind(), peer.version()));
-        let told = told.collect();
         let rounds = Rounds {
             sites: on,
             peers,
@@ -196,6 +192,11 @@ async fn one_size(
             tell: &|step| progress.step(step),
         };
         let findings = rounds.run();
+        // Now that they run they know more of themselves.
+        let told = rounds.peers.iter();
+        let told = told.map(|peer| PeerTold::new(peer.kind(), peer.version()));
+        let told = told.collect();
+        drop(rounds);
         progress.end();
         (told, findings)
     });

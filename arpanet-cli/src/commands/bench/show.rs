@@ -138,9 +138,9 @@ pub(super) fn markdown(report: &Report) -> String {
         for row in &rows {
             text.push_str(&line(row));
         }
-        text.push('\n');
         for (number, note) in notes.0.iter().enumerate() {
-            text.push_str(&format!("- [{}] {note}\n", number + 1));
+            let first = if number == 0 { "\n" } else { "" };
+            text.push_str(&format!("{first}- [{}] {note}\n", number + 1));
         }
     }
     text.push_str(&format!("\n{LEGEND}\n\nWhat each row counts:\n\n"));

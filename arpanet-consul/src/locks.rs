@@ -1,9 +1,12 @@
 //! Sessions, locks and campaigns.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arpanet_core::kv::{Held, Key, SessionId};
 use arpanet_core::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
 
 use crate::blocking::next_index;
 use crate::check::go_duration;
@@ -22,9 +25,16 @@ pub(crate) const LOCKS: &str = "arpanet/locks/";
 const CAMPAIGN_WAIT: Duration = Duration::from_secs(30);
 const LOCK_DELAY_WAIT: Duration = Duration::from_millis(200);
 
-#[derive(Debug)]
+/// How often what nobody waits for any more is tried to be given back while consul is out of reach, and how long apart.
+const GIVING_BACK: (u8, Duration) = (5, Duration::from_secs(1));
+
+/// One thing at a time for a lock and a session.
+type Turns = Mutex<HashMap<(Key, SessionId), Weak<tokio::sync::Mutex<()>>>>;
+
+#[derive(Debug, Clone)]
 pub(crate) struct Locks {
     client: Client,
+    turns: Arc<Turns>,
     consistency: Consistency,
     lock_delay: Duration,
     sessions_follow_node: bool,
@@ -34,6 +44,7 @@ impl Locks {
     pub(crate) fn new(client: Client, config: &ConsulConfig) -> Self {
         Self {
             client,
+            turns: Arc::default(),
             consistency: config.kv_consistency,
             lock_delay: ms(config.lock_delay_ms),
             sessions_follow_node: config.sessions_follow_node,
@@ -103,7 +114,25 @@ impl Locks {
         self.client.destroy_session(&session.0).await
     }
 
+    /// What else is done for this lock and session waits for whoever has this locked.
+    fn turn(&self, key: &Key, session: &SessionId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = turns.entry((key.clone(), session.clone())).or_default();
+        turn.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *turn = Arc::downgrade(&new);
+            new
+        })
+    }
+
     pub(crate) async fn try_lock(&self, key: &Key, session: &SessionId) -> Result<Option<Held>> {
+        let turn = self.turn(key, session);
+        let _turn = turn.lock().await;
+        self.take(key, session).await
+    }
+
+    async fn take(&self, key: &Key, session: &SessionId) -> Result<Option<Held>> {
         let path = lock_key(key)?;
         let locking = Operation::lock(&path, &session.0);
         let outcome = self.client.transact(&locking).await?;
@@ -123,7 +152,60 @@ impl Locks {
         }
     }
 
+    /// As [`try_lock`](Self::try_lock), but a call that is dropped takes nothing: a request that is on its way can't be called
+    /// back, so what comes of it is, and until then nothing else is done for this lock and session.
+    async fn attempt(&self, key: &Key, session: &SessionId) -> Result<Option<Held>> {
+        let (tell, told) = oneshot::channel();
+        let (this, key, session) = (self.clone(), key.clone(), session.clone());
+        tokio::spawn(async move {
+            let turn = this.turn(&key, &session);
+            let _turn = turn.lock().await;
+            if tell.is_closed() {
+                return;
+            }
+            let (outcome, may_be_new) = match this.lock_pair(&key).await {
+                // What it has already is not to be given back.
+                Ok((Some(held), _)) if held.session == session => (Ok(Some(held)), false),
+                Ok(_) => (this.take(&key, &session).await, true),
+                Err(error) => (Err(error), false),
+            };
+            let may_be_new = may_be_new && !matches!(outcome, Ok(None));
+            let (take, taken) = oneshot::channel();
+            let is_taken = tell.send((outcome, take)).is_ok() && taken.await.is_ok();
+            if may_be_new && !is_taken {
+                this.give_back(&key, &session).await;
+            }
+        });
+        let gone = |_| {
+            own(
+                ErrorKind::Unavailable,
+                "the runtime ends, and the lock was not asked for",
+            )
+        };
+        let (outcome, take) = told.await.map_err(gone)?;
+        // From here to the end nothing is awaited.
+        let _ = take.send(());
+        outcome
+    }
+
+    async fn give_back(&self, key: &Key, session: &SessionId) {
+        let (times, apart) = GIVING_BACK;
+        for _ in 0..times {
+            match self.release(key, session).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, %key, "a lock that nobody waits for any more"),
+            }
+            tokio::time::sleep(apart).await;
+        }
+    }
+
     pub(crate) async fn unlock(&self, key: &Key, session: &SessionId) -> Result<()> {
+        let turn = self.turn(key, session);
+        let _turn = turn.lock().await;
+        self.release(key, session).await
+    }
+
+    async fn release(&self, key: &Key, session: &SessionId) -> Result<()> {
         let path = lock_key(key)?;
         let (held, _) = self.lock_pair(key).await?;
         if held.is_none_or(|held| held.session != *session) {
@@ -145,7 +227,7 @@ impl Locks {
 
     pub(crate) async fn campaign(&self, key: &Key, session: &SessionId) -> Result<Held> {
         loop {
-            if let Some(held) = self.try_lock(key, session).await? {
+            if let Some(held) = self.attempt(key, session).await? {
                 return Ok(held);
             }
             let (held, index) = self.lock_pair(key).await?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arpanet_consul::{Consistency, ConsulConfig, ConsulDiscovery, ConsulKeyValue, Token};
 use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
 use arpanet_core::discovery::{Health, MemberState, Selector};
-use arpanet_core::kv::{KeyValue, Revision};
+use arpanet_core::kv::{KeyValue, Revision, SessionId};
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster};
 use arpanet_core::watch::Change;
 use arpanet_core::{Discovery, ErrorKind};
@@ -240,6 +240,46 @@ async fn a_read_is_tried_again_and_a_write_is_not() {
     let error = kv.put(&key, "one".into()).await.unwrap_err();
     assert!(error.is_retryable());
     assert_eq!(agent.asked("/v1/txn").len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_dropped_campaign_is_given_is_given_back() {
+    let agent = Agent::start().await;
+    let kv = ConsulKeyValue::new(config(&agent)).unwrap();
+    let pair = |session: &str| json!({"LockIndex": 1, "Key": "arpanet/locks/leader", "Flags": 0, "Value": null, "Session": session, "CreateIndex": 3, "ModifyIndex": 9});
+    agent.answer("/v1/kv/arpanet/locks/leader", move |asked| {
+        match asked.times {
+            1 => Reply::missing(8),
+            _ => Reply::index(9, json!([pair("s")])),
+        }
+    });
+    agent.answer("/v1/txn", move |_| {
+        Reply::json(json!({"Results": [{"KV": pair("s")}], "Errors": null}))
+    });
+    let (key, session) = ("leader".parse().unwrap(), SessionId("s".to_owned()));
+    let mut campaign = Box::pin(kv.campaign(&key, &session));
+    assert!(futures_util::poll!(campaign.as_mut()).is_pending());
+    // Consul has it, and whoever asked is gone before it hears of that.
+    agent.comes_to_be_asked("/v1/txn", 1).await;
+    drop(campaign);
+    agent.comes_to_be_asked("/v1/txn", 2).await;
+    let verbs = || -> Vec<_> {
+        let all = agent.asked("/v1/txn");
+        all.iter()
+            .map(|one| one.json()[0]["KV"]["Verb"].clone())
+            .collect()
+    };
+    assert_eq!(verbs(), ["lock", "unlock"]);
+    // What a session has is told, and stays when that is dropped.
+    assert_eq!(kv.campaign(&key, &session).await.unwrap().session, session);
+    let mut again = Box::pin(kv.campaign(&key, &session));
+    assert!(futures_util::poll!(again.as_mut()).is_pending());
+    drop(again);
+    assert_eq!(
+        kv.try_lock(&key, &session).await.unwrap().unwrap().session,
+        session
+    );
+    assert_eq!(verbs(), ["lock", "unlock", "lock"]);
 }
 
 #[tokio::test]

@@ -33,6 +33,19 @@ bench *ARGS:
     ARPANET_CONSUL=$(.ci/consul target/consul) ARPANET_WIREGUARD_GO=$(.ci/wireguard-go target/wireguard-go) \
         cargo run --release --bin arpanet2 -- bench --into README.md --into docs/performance.md {{ARGS}}
 
+# What holds after anything at all, in virtual time: two thousand seeds from this one on.
+chaos SEED="1":
+    ARPANET_CHAOS={{SEED}}:2000 cargo test --release -p arpanet-gossip --test simulation chaos
+
+# Thirty hosts with an agent each. Root.
+lab-30:
+    ARPANET_LIVE=root cargo test -p arpanet-cli --test lab thirty -- --ignored --nocapture
+
+# What a large cluster costs, in virtual time, and DNS over a large catalogue. 5 GB of memory.
+bench-scale:
+    cargo bench -p arpanet-gossip --bench scale
+    cargo bench -p arpanet-dns --bench many
+
 # Docker engines beside Docker Swarm's, in one run. Root, docker.
 bench-docker ROUNDS="10":
     cargo bench -p arpanet-cli --bench docker {{ROUNDS}}

@@ -11,19 +11,6 @@ use arpanet_core::roster::Role;
 use arpanet_core::runtime::{ContainerSpec, ContainerState};
 use arpanet_core::{Cluster, ContainerName, ErrorKind, NodeAddr};
 
-fn node(world: &World, addr: &str) -> Cluster {
-    let addr: NodeAddr = addr.parse().unwrap();
-    Cluster::builder()
-        .node(addr)
-        .overlay(Arc::new(world.overlay(addr)))
-        .discovery(Arc::new(world.discovery(addr)))
-        .runtime(Arc::new(world.runtime(addr)))
-        .admission(Arc::new(world.admission(addr)))
-        .store(Arc::new(world.store(addr)))
-        .build()
-        .unwrap()
-}
-
 fn password(text: &str) -> Password {
     Password::new(text).unwrap()
 }
@@ -35,7 +22,7 @@ fn seed(world: &World) -> Seed {
 /// `0.1` boots, `0.2` joins as a server, `0.3` as a client.
 async fn three() -> (World, [Cluster; 3]) {
     let world = World::new(7);
-    let nodes = ["0.1", "0.2", "0.3"].map(|addr| node(&world, addr));
+    let nodes = ["0.1", "0.2", "0.3"].map(|addr| world.cluster(addr));
     nodes[0].boot(&password("Apples")).await.unwrap();
     nodes[1]
         .join(&password("Apples"), Role::Server, seed(&world), false)
@@ -79,9 +66,9 @@ async fn three_nodes_see_the_same_cluster() {
 #[tokio::test(start_paused = true)]
 async fn a_wrong_password_is_refused_and_leaves_nothing() {
     let world = World::new(7);
-    let boot = node(&world, "0.1");
+    let boot = world.cluster("0.1");
     boot.boot(&password("Apples")).await.unwrap();
-    let joiner = node(&world, "0.2");
+    let joiner = world.cluster("0.2");
     let joined = joiner
         .join(&password("Pears"), Role::Server, seed(&world), false)
         .await;
@@ -190,7 +177,7 @@ async fn the_older_claim_to_an_address_wins_after_a_partition() {
 #[tokio::test(start_paused = true)]
 async fn a_node_tells_its_steps_while_it_comes_up() {
     let world = World::new(7);
-    let [boot, server] = ["0.1", "0.2"].map(|addr| node(&world, addr));
+    let [boot, server] = ["0.1", "0.2"].map(|addr| world.cluster(addr));
     boot.boot(&password("Apples")).await.unwrap();
     let mut events = server.events();
     server
@@ -283,7 +270,8 @@ async fn a_node_that_resigned_leaves_its_address_to_others() {
     assert!(world.store("0.2").load().unwrap().is_none());
     assert_eq!(nodes[0].nodes().await.unwrap().len(), 2);
     world.reinstall("0.2");
-    node(&world, "0.2")
+    world
+        .cluster("0.2")
         .join(&password("Apples"), Role::Client, seed(&world), false)
         .await
         .unwrap();

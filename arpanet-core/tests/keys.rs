@@ -1,26 +1,12 @@
 //! A cluster whose key and password become others, on in-memory backends.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use arpanet_core::admission::{Membership, Password, Seed};
 use arpanet_core::memory::World;
 use arpanet_core::roster::Role;
-use arpanet_core::{Cluster, ErrorKind, NodeAddr};
+use arpanet_core::{Cluster, ErrorKind};
 
 const NODES: [&str; 3] = ["0.1", "0.2", "0.3"];
-
-fn node(world: &World, addr: &str) -> Cluster {
-    let addr: NodeAddr = addr.parse().unwrap();
-    Cluster::builder()
-        .node(addr)
-        .overlay(Arc::new(world.overlay(addr)))
-        .discovery(Arc::new(world.discovery(addr)))
-        .admission(Arc::new(world.admission(addr)))
-        .store(Arc::new(world.store(addr)))
-        .build()
-        .unwrap()
-}
 
 fn password(text: &str) -> Password {
     Password::new(text).unwrap()
@@ -33,7 +19,7 @@ fn seed(world: &World, at: &str) -> Seed {
 /// `0.1` boots, `0.2` joins as a server, `0.3` as a client.
 async fn three() -> (World, [Cluster; 3]) {
     let world = World::new(7);
-    let nodes = NODES.map(|addr| node(&world, addr));
+    let nodes = NODES.map(|addr| world.cluster(addr));
     let apples = password("Apples");
     nodes[0].boot(&apples).await.unwrap();
     for (node, role) in nodes[1..].iter().zip([Role::Server, Role::Client]) {
@@ -102,7 +88,7 @@ async fn the_old_password_admits_nobody_and_the_new_one_does_everywhere() {
     nodes[1].stop().await.unwrap();
     nodes[1].resume(stored(&world, "0.2")).await.unwrap();
     for (at, new) in [("0.1", "0.4"), ("0.2", "0.5")] {
-        let joiner = node(&world, new);
+        let joiner = world.cluster(new);
         let old = joiner
             .join(&password("Apples"), Role::Server, seed(&world, at), false)
             .await;
@@ -113,7 +99,7 @@ async fn the_old_password_admits_nobody_and_the_new_one_does_everywhere() {
             .unwrap();
         assert_eq!(stored(&world, new).key, stored(&world, at).key);
         // And it admits by it.
-        let next = node(&world, &format!("{new}0"));
+        let next = world.cluster(format!("{new}0").as_str());
         next.join(&password("Pears"), Role::Client, seed(&world, new), false)
             .await
             .unwrap();

@@ -5,10 +5,10 @@
 //! The seed decides what happens when; how long engines take is theirs, so a seed brings back a run's pattern and not its
 //! every moment. `just churn SEED` is the long run of five minutes with 200 containers.
 
-mod look;
+pub(crate) mod look;
 mod plan;
 mod seen;
-mod trace;
+pub(crate) mod trace;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

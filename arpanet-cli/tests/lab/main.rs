@@ -72,5 +72,6 @@ mod setup_docker;
 mod site;
 mod stream;
 mod survival;
+mod thirty;
 mod weave;
 mod why;

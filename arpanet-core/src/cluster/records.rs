@@ -229,24 +229,15 @@ impl Records {
 
     /// Who holds this address. The claims of suspended owners rest until they return.
     pub(super) fn holder(&self, ip: Ipv4Addr) -> Option<&Claim> {
-        let rivals = self.claims.get(&ip)?.iter();
-        rivals
-            .filter(|(_, suspended)| !suspended)
-            .map(|(claim, _)| claim)
-            .min_by(|a, b| a.seniority(b))
+        let (claim, rests) = first(self.claims.get(&ip)?)?;
+        (!rests).then_some(claim)
     }
 
     /// Who holds each address; that of a node out of reach, where nobody else took it meanwhile.
     pub(super) fn settled(&self) -> BTreeMap<Ipv4Addr, Claim> {
-        let oldest = |rivals: &[(Claim, bool)]| {
-            let senior = |(a, a_rests): &(Claim, bool), (b, b_rests): &(Claim, bool)| {
-                a_rests.cmp(b_rests).then_with(|| a.seniority(b))
-            };
-            rivals.iter().min_by(|a, b| senior(a, b)).cloned()
-        };
         let claims = self.claims.iter();
         claims
-            .filter_map(|(ip, rivals)| Some((*ip, oldest(rivals)?.0)))
+            .filter_map(|(ip, rivals)| Some((*ip, first(rivals)?.0.clone())))
             .collect()
     }
 
@@ -284,6 +275,13 @@ impl Records {
     pub(super) fn next_epoch(&self) -> u64 {
         record::later(self.claims().map(|claim| claim.epoch).max())
     }
+}
+
+/// Who of several has an address: the oldest claim of those in reach, then of the others; and whether it is out of reach.
+fn first(rivals: &[(Claim, bool)]) -> Option<&(Claim, bool)> {
+    rivals
+        .iter()
+        .min_by(|(a, a_rests), (b, b_rests)| a_rests.cmp(b_rests).then_with(|| a.seniority(b)))
 }
 
 #[cfg(test)]

@@ -18,25 +18,35 @@ pub(super) fn at(index: u16) -> SocketAddr {
     ([192, 168, 8, u8::try_from(index).unwrap()], 51820).into()
 }
 
+pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
 pub(super) fn entry(index: u16) -> RosterEntry {
-    RosterEntry::new(
-        addr(index),
-        format!("node{index}").parse().unwrap(),
-        Role::Server,
-        Identity::from_bytes(key(index).verifying_key().to_bytes()),
-        index.into(),
-    )
-    .at(Some(at(index)))
+    entry_as(index, Role::Server)
+}
+
+pub(super) fn entry_as(index: u16, role: Role) -> RosterEntry {
+    let identity = Identity::from_bytes(key(index).verifying_key().to_bytes());
+    let name = format!("node{index}").parse().unwrap();
+    RosterEntry::new(addr(index), name, role, identity, index.into()).at(Some(at(index)))
+}
+
+pub(super) fn first_key() -> ClusterKey {
+    ClusterKey::new(1, Secret::from_bytes([2; 32]))
 }
 
 pub(super) fn engine() -> Engine {
+    engine_in((1..=4).map(entry).collect(), first_key())
+}
+
+/// Node 1 of this cluster.
+pub(super) fn engine_in(roster: Roster, cluster_key: ClusterKey) -> Engine {
     let me = entry(1);
     let membership = Membership::new(
         NodeInfo::new(me.node, me.name.clone(), me.role),
         me.identity,
-        ClusterId::from_bytes([1; 16]),
-        ClusterKey::new(1, Secret::from_bytes([2; 32])),
-        (1..=4).map(entry).collect(),
+        CLUSTER,
+        cluster_key,
+        roster,
     );
     let secret = Secret::from_bytes(key(1).to_bytes());
     Engine::new(

@@ -1,25 +1,12 @@
 //! Who may give a key, and what an old one is good for.
 
-use arpanet_core::admission::{ClusterKey, NodeInfo};
-use arpanet_core::roster::{ClusterId, Role};
+use arpanet_core::admission::ClusterKey;
+use arpanet_core::roster::Role;
 
+use super::insider::{CLUSTER, addr, at, engine_in, entry_as, first_key, key as key_of};
 use super::keys::OVERLAP;
 use super::*;
 use crate::handover::{Address, Content, Give, Letter};
-
-const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
-
-fn signing(index: u16) -> SigningKey {
-    SigningKey::from_bytes(&[u8::try_from(index).unwrap(); 32])
-}
-
-fn addr(index: u16) -> NodeAddr {
-    NodeAddr::from_index(index).unwrap()
-}
-
-fn at(index: u16) -> SocketAddr {
-    ([192, 168, 8, u8::try_from(index).unwrap()], 51820).into()
-}
 
 /// 1 is this node, 2 is a client, 4 was forgotten.
 fn entry(index: u16) -> RosterEntry {
@@ -28,37 +15,14 @@ fn entry(index: u16) -> RosterEntry {
     } else {
         Role::Server
     };
-    let identity = Identity::from_bytes(signing(index).verifying_key().to_bytes());
-    let name = format!("node{index}").parse().unwrap();
-    RosterEntry::new(addr(index), name, role, identity, index.into()).at(Some(at(index)))
-}
-
-fn first_key() -> ClusterKey {
-    ClusterKey::new(1, Secret::from_bytes([2; 32]))
+    entry_as(index, role)
 }
 
 fn engine() -> Engine {
-    let me = entry(1);
     let mut roster: Roster = (1..=4).map(entry).collect();
     roster.forget(addr(4));
     let key = first_key().covering(roster.departures());
-    let membership = Membership::new(
-        NodeInfo::new(me.node, me.name.clone(), me.role),
-        me.identity,
-        CLUSTER,
-        key,
-        roster,
-    );
-    let secret = Secret::from_bytes(signing(1).to_bytes());
-    Engine::new(
-        GossipConfig::default(),
-        &membership,
-        &secret,
-        &GossipState::default(),
-        Duration::ZERO,
-        [3; 32],
-    )
-    .unwrap()
+    engine_in(roster, key)
 }
 
 fn given(by: u16, to: u16, id: u32) -> Vec<u8> {
@@ -76,7 +40,7 @@ fn given(by: u16, to: u16, id: u32) -> Vec<u8> {
         ack: 0,
     };
     let mut rng = StdRng::seed_from_u64(1);
-    let give = Give::sign(&address, &content, &signing(by), &mut rng).unwrap();
+    let give = Give::sign(&address, &content, &key_of(by), &mut rng).unwrap();
     Letter::Give(give).write(crate::cluster_tag(&CLUSTER))
 }
 

@@ -152,10 +152,21 @@ fn dns(
     host: usize,
     slots: &[Slot],
 ) -> Result<BTreeMap<String, BTreeSet<Ipv4Addr>>, String> {
-    let failed = |error: std::io::Error| format!("{}: DNS: {error}", HOSTS[host]);
+    let names: BTreeSet<String> = slots.iter().flat_map(seen::names).collect();
+    ask(site, HOSTS[host], NODES[host], names)
+}
+
+/// What the DNS server of a node says to its host of these services.
+pub(crate) fn ask(
+    site: &Site,
+    host: &str,
+    node: &str,
+    names: impl IntoIterator<Item = String>,
+) -> Result<BTreeMap<String, BTreeSet<Ipv4Addr>>, String> {
+    let failed = |error: std::io::Error| format!("{host}: DNS: {error}");
     let namespace = site
         .lab
-        .namespace(HOSTS[host])
+        .namespace(host)
         .map_err(|error| error.to_string())?;
     let socket = namespace.run(|| UdpSocket::bind("0.0.0.0:0"));
     let socket = socket.map_err(|error| error.to_string())?.map_err(failed)?;
@@ -163,9 +174,8 @@ fn dns(
         .set_read_timeout(Some(Duration::from_secs(1)))
         .map_err(failed)?;
     socket
-        .connect(format!("10.253.{}:53", NODES[host]))
+        .connect(format!("10.253.{node}:53"))
         .map_err(failed)?;
-    let names: BTreeSet<String> = slots.iter().flat_map(seen::names).collect();
     let mut answers = BTreeMap::new();
     for name in names {
         let mut question = Message::query();

@@ -39,13 +39,13 @@ fn is_dockers(link: &str) -> bool {
 }
 
 #[derive(Debug)]
-pub(super) struct Trace {
+pub(crate) struct Trace {
     net: HostSnapshot,
     lines: BTreeSet<String>,
 }
 
 impl Trace {
-    pub(super) async fn of(site: &Site, host: &str) -> Self {
+    pub(crate) async fn of(site: &Site, host: &str) -> Self {
         let namespace = site.lab.namespace(host).unwrap();
         let mut net = namespace.handle().unwrap().snapshot().await.unwrap();
         net.links.retain(|link| !is_dockers(&link.name));
@@ -65,7 +65,7 @@ impl Trace {
     }
 
     /// What the other one has more (`+`) and less (`-`), a line each.
-    pub(super) fn difference(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn difference(&self, other: &Self) -> Vec<String> {
         let mut all = self.net.difference(&other.net);
         all.extend(
             self.lines

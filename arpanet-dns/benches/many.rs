@@ -53,12 +53,13 @@ fn main() {
                     .unwrap()
             })
             .collect();
-        LOAD.rate(house.at, &questions, round / 4, is_right);
+        LOAD.rate(house.at, &questions, round / 4, is_right)
+            .unwrap();
         houses.push((services, house, questions, took, Vec::new()));
     }
     for _ in 0..ROUNDS {
         for (_, house, questions, _, rates) in &mut houses {
-            rates.push(LOAD.rate(house.at, questions, round, is_right));
+            rates.push(LOAD.rate(house.at, questions, round, is_right).unwrap());
         }
     }
     for (services, _, _, (time, bytes), rates) in &mut houses {

@@ -153,17 +153,15 @@ impl Hosts {
         })
     }
 
-    /// Pulls the cable of the last host. When that was done.
-    pub(super) fn cut(&self) -> Outcome<Instant> {
+    /// Pulls the cable of the last host.
+    pub(super) fn cut(&self) -> Outcome<()> {
         let last = format!("node{}", self.count);
-        self.handle.block_on(self.lab.cut(&last, None))?;
-        Ok(Instant::now())
+        Ok(self.handle.block_on(self.lab.cut(&last, None))?)
     }
 
-    /// Puts it back. When that was done.
-    pub(super) fn heal(&self) -> Outcome<Instant> {
-        self.handle.block_on(self.lab.heal(None))?;
-        Ok(Instant::now())
+    /// Puts it back.
+    pub(super) fn heal(&self) -> Outcome<()> {
+        Ok(self.handle.block_on(self.lab.heal(None))?)
     }
 
     /// Does what takes an event loop.

@@ -115,13 +115,8 @@ pub(super) fn cut_and_heal(
     limit: Duration,
 ) -> Vec<(Outcome<f64>, Outcome<f64>)> {
     let last = sites.first().map_or(0, |hosts| hosts.count());
-    let on_all = |change: fn(&Hosts) -> Outcome<Instant>| {
-        let mut at = Err(Why::failed("there are no hosts"));
-        for hosts in sites {
-            at = Ok(change(hosts)?);
-        }
-        at
-    };
+    let on_all =
+        |change: fn(&Hosts) -> Outcome<()>| sites.iter().try_for_each(|hosts| change(hosts));
     let place = |peer: &&'_ dyn Peer| {
         // What it can't do, it says before it is asked for more.
         let question = peer.question(2, name)?;
@@ -133,7 +128,7 @@ pub(super) fn cut_and_heal(
         Ok(question)
     };
     let placed: Vec<Outcome<Question>> = peers.iter().map(place).collect();
-    let watch = |known: bool, change: &dyn Fn() -> Outcome<Instant>| {
+    let watch = |known: bool, change: &dyn Fn() -> Outcome<()>| {
         std::thread::scope(|threads| {
             let watching: Vec<_> = placed
                 .iter()
@@ -142,7 +137,9 @@ pub(super) fn cut_and_heal(
                     threads.spawn(move || question?.until(known, limit, &AtomicBool::new(false)))
                 })
                 .collect();
-            let changed = change();
+            // From before it is done: a packet may come through while the rest of it is.
+            let began = Instant::now();
+            let changed = change().map(|()| began);
             let seen = watching.into_iter().map(joined);
             seen.map(|seen| Ok(milliseconds(changed.clone()?, seen?)))
                 .collect::<Vec<Outcome<f64>>>()

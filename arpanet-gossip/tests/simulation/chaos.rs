@@ -219,7 +219,12 @@ impl Case {
         self.off.insert(node);
         if let Some(disk) = self.full.remove(&node) {
             let host = self.world.hosts.get_mut(&node).unwrap();
-            (host.state, host.roster, host.keys) = (disk.state, disk.roster, disk.keys);
+            (host.state, host.roster) = (disk.state, disk.roster);
+            // Where only clients have a key, since whoever made it could not keep it, nobody may give it: they join again
+            // (ARCHITECTURE.md).
+            if !role(node).admits() {
+                host.keys = disk.keys;
+            }
         }
         // Two that move while they are off find each other only by somebody who stayed and may give them the key, which a
         // client may not.

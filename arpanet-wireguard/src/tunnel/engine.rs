@@ -1,36 +1,29 @@
 //! What the threads of a tunnel share: peers, keys, the socket.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant, SystemTime};
 
 use arpanet_core::{Error, ErrorKind, Result};
-use gotatun::noise::Tunn;
-use gotatun::noise::index_table::IndexTable;
-use gotatun::noise::rate_limiter::RateLimiter;
-use gotatun::packet::{Packet, WgKind};
-use gotatun::x25519;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::MsgFlags;
 
-use super::peer::{Peer, Session};
+use super::index::Indices;
+use super::peer::{Due, Peer, State};
+use super::protocol::{Call, DATA_HEADER, DATA_OVERHEAD, Guard, Initiation, Keypair, Verdict};
 use super::routes::Routes;
 use super::socket::Socket;
 use super::{PeerConfig, PeerStatus, PrivateKey, PublicKey};
 
-/// Handshakes a second from one address before it has to show that the address is its own.
-const HANDSHAKES_A_SECOND: u64 = 100;
-/// How long an initiation has before another may be begun without need. The protocol remembers two: when both sides begin
-/// twice at the same moment, each forgets what the other answers, and both wait 15 s with sessions of which the other
-/// knows nothing.
-const PATIENCE: Duration = Duration::from_millis(300);
 /// How often retries, rekeying and keepalives are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// What is added to the time between two initiations at most, in milliseconds.
+const JITTER: u64 = 333;
 
 pub(super) fn stopped() -> Error {
     Error::new(ErrorKind::Unavailable, "the tunnel has been stopped").backend("wireguard")
@@ -60,14 +53,11 @@ pub(super) struct Table {
 pub(super) struct Engine {
     pub(super) socket: Socket,
     pub(super) counters: Counters,
-    pub(super) limiter: Arc<RateLimiter>,
     pub(super) mtu: u16,
-    secret: x25519::StaticSecret,
-    public: x25519::PublicKey,
+    pub(super) indices: Indices,
+    key: PrivateKey,
+    guard: Mutex<Guard>,
     table: RwLock<Table>,
-    /// Which peer a session or handshake index of ours was given to.
-    indices: RwLock<HashMap<u32, Arc<Peer>>>,
-    index_table: IndexTable,
     stopping: AtomicBool,
     /// Readable for ever once the tunnel stops.
     wake: EventFd,
@@ -75,18 +65,15 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(key: &PrivateKey, socket: Socket, mtu: u16) -> Result<Self> {
-        let public = x25519::PublicKey::from(key.secret());
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             socket,
             counters: Counters::default(),
-            limiter: Arc::new(RateLimiter::new(&public, HANDSHAKES_A_SECOND)),
             mtu,
-            secret: key.secret().clone(),
-            public,
+            indices: Indices::default(),
+            guard: Mutex::new(Guard::new(&key.public_key())),
+            key: key.clone(),
             table: RwLock::default(),
-            indices: RwLock::default(),
-            index_table: IndexTable::from_os_rng(),
             stopping: AtomicBool::new(false),
             wake: EventFd::from_flags(flags).map_err(|error| {
                 Error::new(ErrorKind::Exhausted, "no event descriptor can be made")
@@ -130,124 +117,285 @@ impl Engine {
         self.table().by_key.get(key).cloned()
     }
 
-    pub(super) fn peer_by_index(&self, index: u32) -> Option<Arc<Peer>> {
-        let indices = self.indices.read().unwrap_or_else(PoisonError::into_inner);
-        indices.get(&index).cloned()
-    }
-
-    /// The peer that began a handshake.
-    pub(super) fn initiator(&self, init: &gotatun::packet::WgHandshakeInit) -> Option<Arc<Peer>> {
-        let half =
-            gotatun::noise::handshake::parse_handshake_anon(&self.secret, &self.public, init);
-        self.peer(&PublicKey::from_bytes(half.ok()?.peer_static_public))
-    }
-
     pub(super) fn set_peer(&self, wanted: PeerConfig) {
+        let now = Instant::now();
         let peer = {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             let key = wanted.public_key;
-            let peer = Arc::clone(table.by_key.entry(key).or_insert_with(|| {
-                Arc::new(Peer::new(
-                    key,
-                    Tunn::new(
-                        self.secret.clone(),
-                        x25519::PublicKey::from(*key.as_bytes()),
-                        None,
-                        None,
-                        self.index_table.clone(),
-                        Arc::clone(&self.limiter),
-                    ),
-                ))
-            }));
+            let new = || Arc::new(Peer::new(key, now));
+            let peer = Arc::clone(table.by_key.entry(key).or_insert_with(new));
             table.routes.remove(|owner| owner.key == key);
             for net in wanted.allowed_ips {
                 table.routes.set(net, Arc::clone(&peer));
             }
             peer
         };
-        let mut session = peer.lock();
-        if wanted.endpoint.is_some() && wanted.endpoint != session.endpoint {
-            session.endpoint = wanted.endpoint;
+        let mut state = peer.lock();
+        let way = peer.way();
+        if wanted.endpoint.is_some() && wanted.endpoint != way.endpoint {
+            peer.change_way(&mut state, |way| way.endpoint = wanted.endpoint);
             // Packets may be waiting for a handshake that went nowhere.
-            if session.tunn.time_since_last_handshake().is_none() {
-                self.handshake(&peer, &mut session);
+            if way.usable(now).is_none() {
+                self.handshake(&peer, &mut state, now);
             }
         }
     }
 
     pub(super) fn remove_peer(&self, key: &PublicKey) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.by_key.remove(key);
+        let gone = table.by_key.remove(key);
         table.routes.remove(|owner| owner.key == *key);
         drop(table);
-        let mut indices = self.indices.write().unwrap_or_else(PoisonError::into_inner);
-        indices.retain(|_, peer| peer.key != *key);
+        if let Some(peer) = gone {
+            self.indices.free_all_of(&peer);
+        }
     }
 
     pub(super) fn peers(&self) -> Vec<PeerStatus> {
-        let table = self.table();
-        table.by_key.values().map(|peer| peer.status()).collect()
+        let (table, now) = (self.table(), Instant::now());
+        table.by_key.values().map(|peer| peer.status(now)).collect()
     }
 
     /// Begins a handshake, unless one has just begun.
-    pub(super) fn handshake(&self, peer: &Arc<Peer>, session: &mut Session) {
-        if session
-            .began
-            .is_some_and(|began| began.elapsed() < PATIENCE)
-        {
-            return;
-        }
-        if let Some(init) = session.tunn.format_handshake_initiation(true) {
-            self.emit(peer, session, init.into());
+    pub(super) fn handshake(&self, peer: &Arc<Peer>, state: &mut State, now: Instant) {
+        if !state.has_just_called(now) {
+            self.initiate(peer, state, false, now);
         }
     }
 
-    /// Sends what the protocol wants sent, and remembers whose index it carries.
-    pub(super) fn emit(&self, peer: &Arc<Peer>, session: &mut Session, message: WgKind) {
-        let index = match &message {
-            WgKind::HandshakeInit(init) => {
-                session.began = Some(Instant::now());
-                Some(init.sender_idx.get())
-            }
-            WgKind::HandshakeResp(response) => Some(response.sender_idx.get()),
-            WgKind::CookieReply(_) | WgKind::Data(_) => None,
-        };
-        if let Some(index) = index {
-            let mut indices = self.indices.write().unwrap_or_else(PoisonError::into_inner);
-            indices.retain(|index, _| self.index_table.in_use(*index));
-            indices.insert(index, Arc::clone(peer));
+    /// Sees to it that there will be another session.
+    fn renew(&self, peer: &Arc<Peer>, state: &mut State, now: Instant) {
+        if !state.is_calling() {
+            self.initiate(peer, state, false, now);
         }
-        match session.endpoint {
+    }
+
+    fn initiate(&self, peer: &Arc<Peer>, state: &mut State, goes_on: bool, now: Instant) {
+        let index = self.indices.allocate(peer);
+        let timestamp = state.timestamp(SystemTime::now());
+        match Initiation::begin(&self.key, &peer.key, index, timestamp) {
+            Ok((initiation, mut message)) => {
+                state.seal.put(&mut message, now);
+                let jitter = Duration::from_millis(rand::random_range(0..=JITTER));
+                let gone = state.call(initiation, timestamp, jitter, goes_on, now);
+                self.indices.free(&gone);
+                self.send_to(peer, &message);
+            }
+            Err(error) => {
+                tracing::error!(%error, "no handshake can be begun");
+                self.indices.free(&[index]);
+            }
+        }
+    }
+
+    /// Keeps packets until there is a session, and begins a handshake if none is under way.
+    pub(super) fn keep<'a>(
+        &self,
+        peer: &Arc<Peer>,
+        packets: impl Iterator<Item = &'a [u8]>,
+        now: Instant,
+    ) {
+        let mut state = peer.lock();
+        for packet in packets {
+            if !state.keep(packet) {
+                count(&self.counters.no_session);
+            }
+        }
+        // It may have come since the session was asked for.
+        if peer.way().usable(now).is_some() {
+            self.send_waiting(peer, &mut state, now);
+        } else {
+            self.renew(peer, &mut state, now);
+        }
+    }
+
+    /// After packets were sent: the session may have to be renewed.
+    pub(super) fn sent(&self, peer: &Arc<Peer>, keypair: &Keypair, now: Instant) {
+        if keypair.wants_another(now) {
+            self.renew(peer, &mut peer.lock(), now);
+        }
+    }
+
+    /// After packets came by a session, genuine ones: where from, and that the other side has the session too.
+    pub(super) fn heard(
+        &self,
+        peer: &Arc<Peer>,
+        keypair: &Arc<Keypair>,
+        from: SocketAddr,
+        now: Instant,
+    ) {
+        let is_better = |current: Option<&Arc<Keypair>>| {
+            current.is_none_or(|current| current.since < keypair.since)
+        };
+        let way = peer.way();
+        let better = is_better(way.keypair.as_ref());
+        if !better && way.endpoint == Some(from) && !keypair.is_late(now) {
+            return;
+        }
+        let mut state = peer.lock();
+        peer.change_way(&mut state, |way| {
+            way.endpoint = Some(from);
+            if is_better(way.keypair.as_ref()) {
+                way.keypair = Some(Arc::clone(keypair));
+            }
+        });
+        if better {
+            self.send_waiting(peer, &mut state, now);
+        }
+        if keypair.is_late(now) {
+            self.renew(peer, &mut state, now);
+        }
+    }
+
+    /// Answers an initiation.
+    pub(super) fn answer(&self, message: &[u8], from: SocketAddr, now: Instant) -> Option<()> {
+        let call = Call::read(&self.key, message).ok()?;
+        let peer = self.peer(&call.from)?;
+        let mut state = peer.lock();
+        let timestamp = call.timestamp;
+        if !state.is_new(timestamp) {
+            return None;
+        }
+        let index = self.indices.allocate(&peer);
+        let answered = call.answer(index).ok();
+        let agreed = answered.and_then(|(response, keys)| {
+            Some((response, Arc::new(Keypair::new(&keys, false, now)?)))
+        });
+        let Some((mut response, keypair)) = agreed else {
+            self.indices.free(&[index]);
+            return None;
+        };
+        state.hear(timestamp);
+        self.agree(&peer, &mut state, &keypair);
+        peer.change_way(&mut state, |way| way.endpoint = Some(from));
+        state.seal.put(&mut response, now);
+        self.send_to(&peer, &response);
+        Some(())
+    }
+
+    /// Takes the answer to an initiation of this side.
+    pub(super) fn answered(
+        &self,
+        index: u32,
+        message: &[u8],
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<()> {
+        let peer = self.indices.get(index)?.peer;
+        let mut state = peer.lock();
+        let keys = state.initiation(index)?.finish(message).ok()?;
+        let keypair = Arc::new(Keypair::new(&keys, true, now)?);
+        self.indices.free(&state.answered(index));
+        self.agree(&peer, &mut state, &keypair);
+        peer.change_way(&mut state, |way| {
+            way.endpoint = Some(from);
+            way.keypair = Some(keypair);
+        });
+        // The other side sends nothing before something has come.
+        if !self.send_waiting(&peer, &mut state, now) {
+            self.send_data(&peer, &[], now);
+        }
+        Some(())
+    }
+
+    /// Takes a cookie for the next initiation or response.
+    pub(super) fn cookie(&self, index: u32, message: &[u8], now: Instant) -> Option<()> {
+        let peer = self.indices.get(index)?.peer;
+        peer.lock().seal.take(message, now).then_some(())
+    }
+
+    fn agree(&self, peer: &Arc<Peer>, state: &mut State, keypair: &Arc<Keypair>) {
+        self.indices.set(peer, keypair);
+        self.indices.free(&state.agree(Arc::clone(keypair)));
+    }
+
+    /// Whether an initiation or a response is worth the work.
+    pub(super) fn judge(&self, message: &[u8], from: SocketAddr, now: Instant) -> Verdict {
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.judge(message, from, now)
+    }
+
+    pub(super) fn send(&self, message: &[u8], to: SocketAddr) {
+        if self.socket.send(message, to, MsgFlags::empty()).is_err() {
+            count(&self.counters.not_sent);
+        }
+    }
+
+    fn send_to(&self, peer: &Peer, message: &[u8]) {
+        match peer.way().endpoint {
             Some(to) => self.send(message, to),
             None => count(&self.counters.not_sent),
         }
     }
 
-    pub(super) fn send(&self, message: WgKind, to: SocketAddr) {
-        let packet = Packet::from(message);
-        if self.socket.send(&packet, to, MsgFlags::empty()).is_err() {
-            count(&self.counters.not_sent);
+    /// Sends what waited for the session. `false` if nothing did.
+    fn send_waiting(&self, peer: &Arc<Peer>, state: &mut State, now: Instant) -> bool {
+        let waiting = state.take_waiting();
+        for packet in &waiting {
+            self.send_data(peer, packet, now);
+        }
+        !waiting.is_empty()
+    }
+
+    /// One packet on its own; an empty one is a sign of life.
+    fn send_data(&self, peer: &Peer, packet: &[u8], now: Instant) {
+        let way = peer.way();
+        let Some((keypair, counters)) = way
+            .usable(now)
+            .and_then(|keypair| Some((keypair, keypair.reserve(1)?)))
+        else {
+            count(&self.counters.no_session);
+            return;
+        };
+        let padded = self.padded(packet.len());
+        let mut message = vec![0; DATA_OVERHEAD + padded];
+        message[DATA_HEADER..][..packet.len()].copy_from_slice(packet);
+        match keypair.seal(counters.start, &mut message) {
+            Ok(()) => {
+                peer.traffic
+                    .sent(message.len() as u64, !packet.is_empty(), now);
+                self.send_to(peer, &message);
+            }
+            Err(_) => count(&self.counters.not_sent),
         }
     }
 
-    /// Sends what waited for the session.
-    pub(super) fn send_waiting(&self, peer: &Arc<Peer>, session: &mut Session) {
-        for message in session.take_waiting(self.mtu) {
-            self.emit(peer, session, message);
-        }
+    /// How long a packet is made, as the protocol asks, to hide its exact length: but not beyond the MTU.
+    pub(super) fn padded(&self, length: usize) -> usize {
+        length.next_multiple_of(16).min(self.mtu.into()).max(length)
     }
 
     /// The thread for retries, rekeying and keepalives.
     pub(super) fn run_timers(&self) {
         while !self.is_stopped() {
             let peers: Vec<_> = self.table().by_key.values().cloned().collect();
+            let now = Instant::now();
             for peer in peers {
-                let mut session = peer.lock();
-                if let Some(message) = session.tick() {
-                    self.emit(&peer, &mut session, message);
-                }
+                self.tick(&peer, now);
             }
             self.wait(None, Some(TICK));
+        }
+    }
+
+    fn tick(&self, peer: &Arc<Peer>, now: Instant) {
+        let mut state = peer.lock();
+        let (due, gone) = state.due(now);
+        self.indices.free(&gone);
+        if due == Due::Retry {
+            self.initiate(peer, &mut state, true, now);
+        }
+        if peer.traffic.is_unheard(now) {
+            self.renew(peer, &mut state, now);
+        }
+        let gone = state.expire(now);
+        self.indices.free(&gone);
+        let way = peer.way();
+        if way.usable(now).is_none() {
+            if way.keypair.is_some() {
+                peer.change_way(&mut state, |way| way.keypair = None);
+            }
+        } else if peer.traffic.owes_an_answer(now) {
+            self.send_data(peer, &[], now);
         }
     }
 }

@@ -4,49 +4,42 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
-use gotatun::noise::TunnResult;
-use gotatun::packet::{Packet, PacketBufPool, WgKind};
 use tokio::sync::mpsc;
 use tun_rs::SyncDevice;
 
 use super::engine::{Engine, Table, count};
-use super::outbound::MAX_PACKET;
+use super::index::Indexed;
 use super::peer::Peer;
-use super::segments::MAX_SEGMENTS;
+use super::protocol::{Keypair, Kind, Verdict, data_index, receiver};
 use super::side::SIDE_CHANNEL_MAGIC;
 use super::socket::Received;
 use super::writer::Writer;
-
-/// What the protocol adds to a packet: header and tag.
-const OVERHEAD: usize = 32;
-const DATA: u8 = 4;
-/// A sealed packet, or a handshake, fits in.
-const MAX_SEALED: usize = MAX_PACKET + OVERHEAD;
 
 /// Runs until the tunnel stops, or the device is gone, which is an error.
 pub(super) fn run(
     engine: &Engine,
     device: &SyncDevice,
-    side: mpsc::Sender<(Bytes, SocketAddr)>,
+    side: &mpsc::Sender<(Bytes, SocketAddr)>,
 ) -> io::Result<()> {
     let mut received = Received::new();
-    let mut inbound = Inbound {
-        engine,
-        device,
-        side,
-        pool: PacketBufPool::new(MAX_SEGMENTS),
-        opened: Vec::with_capacity(MAX_SEGMENTS),
-        writer: Writer::new(device),
-    };
     while !engine.is_stopped() {
         match received.fill(&engine.socket) {
             Ok(()) => {
+                let mut batch = Batch {
+                    engine,
+                    device,
+                    side,
+                    now: Instant::now(),
+                    writer: Writer::new(device),
+                };
                 for (bytes, segment, from) in received.messages() {
-                    inbound.message(bytes, segment, from)?;
+                    batch.message(bytes, segment, from)?;
                 }
-                inbound.writer.flush(device)?;
+                batch.writer.flush(device)?;
             }
             // Whatever the network reported, for a peer that is gone say, is not the end of the socket.
             Err(_) => engine.wait(Some(engine.socket.as_fd()), None),
@@ -55,83 +48,95 @@ pub(super) fn run(
     Ok(())
 }
 
-struct Inbound<'a> {
+/// What one call has received. Packets are opened where they are, and written from there.
+struct Batch<'a, 'b> {
     engine: &'a Engine,
     device: &'a SyncDevice,
-    side: mpsc::Sender<(Bytes, SocketAddr)>,
-    pool: PacketBufPool<MAX_SEALED>,
-    /// Kept for its memory.
-    opened: Vec<Packet>,
-    writer: Writer,
+    side: &'a mpsc::Sender<(Bytes, SocketAddr)>,
+    now: Instant,
+    writer: Writer<'b>,
 }
 
-impl Inbound<'_> {
+impl<'b> Batch<'_, 'b> {
     /// Datagrams of one sender, all of one size but the last.
-    fn message(&mut self, bytes: &[u8], segment: usize, from: SocketAddr) -> io::Result<()> {
+    fn message(&mut self, bytes: &'b mut [u8], segment: usize, from: SocketAddr) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let Some(index) = session_index(rest) else {
-                let (datagram, after) = rest.split_at(segment.min(rest.len()));
+            let index = rest.chunks(segment).next().and_then(data_index);
+            let Some(index) = index else {
+                let (datagram, after) = rest.split_at_mut(segment.min(rest.len()));
                 self.other(datagram, from);
                 rest = after;
                 continue;
             };
             let datagrams = rest
                 .chunks(segment)
-                .take_while(|datagram| session_index(datagram) == Some(index))
+                .take_while(|datagram| data_index(datagram) == Some(index))
                 .count();
-            let (run, after) = rest.split_at((datagrams * segment).min(rest.len()));
-            match self.engine.peer_by_index(index) {
-                Some(peer) => self.data(&peer, run.chunks(segment), from)?,
-                None => count(&self.engine.counters.refused),
-            }
+            let (run, after) = rest.split_at_mut((datagrams * segment).min(rest.len()));
             rest = after;
+            match self.engine.indices.get(index) {
+                Some(Indexed {
+                    peer,
+                    keypair: Some(keypair),
+                }) => self.data(&peer, &keypair, run, segment, from)?,
+                _ => self.refuse(datagrams),
+            }
         }
         Ok(())
     }
 
-    /// Opens packets of one session under one lock, and hands them over without it.
-    fn data<'b>(
+    fn refuse(&self, datagrams: usize) {
+        let refused = &self.engine.counters.refused;
+        refused.fetch_add(datagrams as u64, Ordering::Relaxed);
+    }
+
+    /// Opens packets of one session, and hands them over.
+    fn data(
         &mut self,
         peer: &Arc<Peer>,
-        datagrams: impl Iterator<Item = &'b [u8]>,
+        keypair: &Arc<Keypair>,
+        run: &'b mut [u8],
+        segment: usize,
         from: SocketAddr,
     ) -> io::Result<()> {
-        let mut session = peer.lock();
-        for datagram in datagrams {
-            let Some(WgKind::Data(sealed)) = self.packet(datagram).and_then(parse) else {
-                count(&self.engine.counters.refused);
-                continue;
-            };
-            // Through the whole protocol, for its timers.
-            let TunnResult::WriteToTunnel(packet) =
-                session.tunn.handle_incoming_packet(WgKind::Data(sealed))
-            else {
-                count(&self.engine.counters.refused);
-                continue;
-            };
-            session.endpoint = Some(from);
-            if !packet.is_empty() {
-                self.opened.push(packet);
-            }
+        let (length, datagrams) = (run.len(), run.len().div_ceil(segment));
+        let mut opened = Vec::with_capacity(datagrams);
+        if keypair.is_usable(self.now) {
+            let packets = run.chunks_mut(segment).map(|one| keypair.open(one));
+            opened.extend(packets.flatten());
+            keypair.admit(&mut opened);
         }
-        self.engine.send_waiting(peer, &mut session);
-        drop(session);
+        self.refuse(datagrams - opened.len());
+        if opened.is_empty() {
+            return Ok(());
+        }
+        let data = opened.iter().any(|(_, packet)| !packet.is_empty());
+        peer.traffic.received(length as u64, data, self.now);
+        self.engine.heard(peer, keypair, from, self.now);
         let table = self.engine.table();
-        for mut packet in self.opened.drain(..) {
-            match inner(&packet).filter(|(source, _)| may_send(&table, peer, *source)) {
-                Some((_, length)) => {
-                    packet.truncate(length);
-                    self.writer.push(packet, self.device)?;
+        // Mostly they are all of one source.
+        let mut allowed = None;
+        for (_, packet) in opened {
+            let packet: &'b [u8] = packet;
+            if packet.is_empty() {
+                continue;
+            }
+            match inner(packet) {
+                Some((source, length))
+                    if allowed == Some(source) || may_send(&table, peer, source) =>
+                {
+                    allowed = Some(source);
+                    self.writer.push(&packet[..length], self.device)?;
                 }
-                None => count(&self.engine.counters.spoofed),
+                _ => count(&self.engine.counters.spoofed),
             }
         }
         Ok(())
     }
 
     /// A handshake, a datagram of the side channel, or noise.
-    fn other(&mut self, datagram: &[u8], from: SocketAddr) {
+    fn other(&self, datagram: &[u8], from: SocketAddr) {
         if datagram.first() == Some(&SIDE_CHANNEL_MAGIC) {
             let item = (Bytes::copy_from_slice(datagram), from);
             if self.side.try_send(item).is_err() {
@@ -144,55 +149,26 @@ impl Inbound<'_> {
         }
     }
 
-    fn handshake(&mut self, datagram: &[u8], from: SocketAddr) -> Option<()> {
-        let packet = self.packet(datagram)?;
-        let message = match self.engine.limiter.verify_packet(from, packet) {
-            Ok(message) => message,
-            Err(TunnResult::WriteToNetwork(cookie)) => {
-                self.engine.send(cookie, from);
+    fn handshake(&self, datagram: &[u8], from: SocketAddr) -> Option<()> {
+        let (engine, now) = (self.engine, self.now);
+        let kind = Kind::of(datagram)?;
+        if kind == Kind::CookieReply {
+            return engine.cookie(receiver(kind, datagram), datagram, now);
+        }
+        match engine.judge(datagram, from, now) {
+            Verdict::Read => {}
+            Verdict::Ask(reply) => {
+                engine.send(&reply, from);
                 return Some(());
             }
-            Err(_) => return None,
-        };
-        let peer = match &message {
-            WgKind::HandshakeInit(init) => self.engine.initiator(init),
-            WgKind::HandshakeResp(response) => {
-                self.engine.peer_by_index(response.receiver_idx.get())
-            }
-            WgKind::CookieReply(reply) => self.engine.peer_by_index(reply.receiver_idx.get()),
-            WgKind::Data(_) => None,
-        }?;
-        let mut session = peer.lock();
-        match session.tunn.handle_incoming_packet(message) {
-            TunnResult::WriteToNetwork(answer) => {
-                session.endpoint = Some(from);
-                self.engine.emit(&peer, &mut session, answer);
-                self.engine.send_waiting(&peer, &mut session);
-                Some(())
-            }
-            TunnResult::Done => Some(()),
-            TunnResult::Err(_) | TunnResult::WriteToTunnel(_) => None,
+            Verdict::Drop => return None,
+        }
+        match kind {
+            Kind::Initiation => engine.answer(datagram, from, now),
+            Kind::Response => engine.answered(receiver(kind, datagram), datagram, from, now),
+            Kind::CookieReply | Kind::Data => None,
         }
     }
-
-    fn packet(&self, datagram: &[u8]) -> Option<Packet> {
-        let mut packet = self.pool.get();
-        packet.get_mut(..datagram.len())?.copy_from_slice(datagram);
-        packet.truncate(datagram.len());
-        Some(packet)
-    }
-}
-
-fn parse(packet: Packet) -> Option<WgKind> {
-    packet.try_into_wg().ok()
-}
-
-/// The session that a data message says it belongs to.
-fn session_index(datagram: &[u8]) -> Option<u32> {
-    if datagram.get(..4)? != [DATA, 0, 0, 0] {
-        return None;
-    }
-    Some(u32::from_le_bytes(datagram.get(4..8)?.try_into().ok()?))
 }
 
 /// An IPv4 packet's source, and its length without the padding behind it.

@@ -68,8 +68,8 @@ impl PrivateKey {
         PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
     }
 
-    pub(super) const fn secret(&self) -> &StaticSecret {
-        &self.0
+    pub(super) fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        self.0.to_bytes().into()
     }
 }
 

@@ -3,11 +3,13 @@
 mod device;
 mod engine;
 mod inbound;
+mod index;
 mod kernel;
 mod key;
 mod outbound;
 mod peer;
 mod plain;
+mod protocol;
 mod recording;
 mod routes;
 mod segments;

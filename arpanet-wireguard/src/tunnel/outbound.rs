@@ -2,15 +2,17 @@
 
 use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use gotatun::packet::{Packet, PacketBufPool};
 use tun_rs::{SyncDevice, VIRTIO_NET_HDR_LEN};
 
 use super::engine::Engine;
 use super::peer::Peer;
+use super::protocol::{DATA_HEADER, DATA_OVERHEAD, Keypair, TAG};
 
 /// The largest packet, which bounds the device's MTU.
 pub(super) const MAX_PACKET: usize = 2048;
@@ -20,30 +22,34 @@ const SLOTS_A_READ: usize = 128;
 const ENOUGH: usize = 32;
 const SLOTS: usize = ENOUGH + SLOTS_A_READ;
 
-/// A buffer of the pool in the form that tun-rs wants.
-#[derive(Default)]
-struct Slot(Packet);
+/// Room for a packet, between what is put before and behind it when it is sealed where it is.
+struct Slot([u8; DATA_OVERHEAD + MAX_PACKET]);
+
+impl Slot {
+    fn packet(&self, size: usize) -> &[u8] {
+        &self.0[DATA_HEADER..][..size]
+    }
+}
 
 impl AsRef<[u8]> for Slot {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.0[..DATA_HEADER + MAX_PACKET]
     }
 }
 
 impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        &mut self.0[..DATA_HEADER + MAX_PACKET]
     }
 }
 
 /// Runs until the tunnel stops, or the device is gone, which is an error.
 pub(super) fn run(engine: &Engine, device: &SyncDevice) -> io::Result<()> {
-    let pool = PacketBufPool::<MAX_PACKET>::new(SLOTS);
     let mut batch = Batch {
-        slots: (0..SLOTS).map(|_| Slot(pool.get())).collect(),
+        slots: (0..SLOTS)
+            .map(|_| Slot([0; DATA_OVERHEAD + MAX_PACKET]))
+            .collect(),
         sizes: vec![0; SLOTS],
-        sealed: Vec::with_capacity(SLOTS),
-        pool,
     };
     let mut raw = vec![0; VIRTIO_NET_HDR_LEN + 65_535];
     while !engine.is_stopped() {
@@ -53,7 +59,7 @@ pub(super) fn run(engine: &Engine, device: &SyncDevice) -> io::Result<()> {
                 &mut raw,
                 &mut batch.slots[used..],
                 &mut batch.sizes[used..],
-                0,
+                DATA_HEADER,
             ) {
                 Ok(read) => used += read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -74,15 +80,13 @@ pub(super) fn run(engine: &Engine, device: &SyncDevice) -> io::Result<()> {
 }
 
 struct Batch {
-    pool: PacketBufPool<MAX_PACKET>,
     slots: Vec<Slot>,
     sizes: Vec<usize>,
-    /// Empty, kept for its memory.
-    sealed: Vec<Packet>,
 }
 
 impl Batch {
     fn send(&mut self, engine: &Engine, used: usize) {
+        let now = Instant::now();
         let table = engine.table();
         let mut first = 0;
         while first < used {
@@ -93,7 +97,7 @@ impl Batch {
             let run = first..first + count_same;
             first = run.end;
             match destination.and_then(|addr| table.routes.lookup(addr)) {
-                Some(peer) => self.send_run(engine, peer, run),
+                Some(peer) => self.send_run(engine, peer, run, now),
                 None => {
                     let dropped = run.len() as u64;
                     engine
@@ -106,59 +110,56 @@ impl Batch {
     }
 
     fn destination(&self, slot: usize) -> Option<Ipv4Addr> {
-        let packet = self.slots[slot].0.get(..self.sizes[slot])?;
-        destination(packet)
+        destination(self.slots[slot].packet(self.sizes[slot]))
     }
 
-    /// Seals and sends packets for one peer, under one lock.
-    fn send_run(&mut self, engine: &Engine, peer: &Arc<Peer>, run: std::ops::Range<usize>) {
-        let endpoint = {
-            let mut session = peer.lock();
-            for slot in run {
-                let mut packet = std::mem::take(&mut self.slots[slot].0);
-                let size = self.sizes[slot];
-                // Padded as the protocol asks, to hide the exact length, but not beyond the MTU.
-                let padded = size
-                    .next_multiple_of(16)
-                    .min(engine.mtu.into())
-                    .max(size)
-                    .min(packet.len());
-                packet[size..padded].fill(0);
-                packet.truncate(padded);
-                match session.tunn.encapsulate_with_session(packet) {
-                    Ok(sealed) => self.sealed.push(sealed.into_bytes()),
-                    Err(packet) => {
-                        let dropped = &engine.counters.no_session;
-                        if let Some(message) = session.keep(&packet, dropped) {
-                            engine.emit(peer, &mut session, message);
-                        }
-                    }
-                }
-                // Only now: the packet's buffer is back in the pool.
-                self.slots[slot].0 = self.pool.get();
-            }
-            session.endpoint
-        };
-        if self.sealed.is_empty() {
+    /// Seals and sends packets for one peer.
+    fn send_run(&mut self, engine: &Engine, peer: &Arc<Peer>, run: Range<usize>, now: Instant) {
+        let way = peer.way();
+        let session = way
+            .usable(now)
+            .and_then(|keypair| Some((keypair, keypair.reserve(run.len() as u64)?)));
+        let Some((keypair, counters)) = session else {
+            let packets = run.map(|slot| self.slots[slot].packet(self.sizes[slot]));
+            engine.keep(peer, packets, now);
             return;
-        }
-        let refused = match endpoint {
-            Some(to) => {
-                let datagrams: Vec<_> = self
-                    .sealed
-                    .iter()
-                    .map(|sealed| IoSlice::new(sealed))
-                    .collect();
-                engine.socket.send_all(&datagrams, to, &peer.singly)
-            }
-            None => self.sealed.len() as u64,
         };
-        self.sealed.clear();
+        let mut datagrams = Vec::with_capacity(run.len());
+        let (mut bytes, length) = (0, run.len());
+        let slots = self.slots[run.clone()].iter_mut().zip(&self.sizes[run]);
+        for ((slot, size), counter) in slots.zip(counters) {
+            if let Some(datagram) = seal(engine, keypair, counter, slot, *size) {
+                bytes += datagram.len();
+                datagrams.push(IoSlice::new(datagram));
+            }
+        }
+        let unsealed = length - datagrams.len();
+        let refused = match way.endpoint {
+            Some(to) => engine.socket.send_all(&datagrams, to, &peer.singly),
+            None => datagrams.len() as u64,
+        };
         engine
             .counters
             .not_sent
-            .fetch_add(refused, Ordering::Relaxed);
+            .fetch_add(refused + unsealed as u64, Ordering::Relaxed);
+        peer.traffic.sent(bytes as u64, true, now);
+        engine.sent(peer, keypair, now);
     }
+}
+
+fn seal<'a>(
+    engine: &Engine,
+    keypair: &Keypair,
+    counter: u64,
+    slot: &'a mut Slot,
+    size: usize,
+) -> Option<&'a [u8]> {
+    let padded = engine.padded(size);
+    let message = slot.0.get_mut(..DATA_OVERHEAD + padded)?;
+    message[DATA_HEADER + size..DATA_HEADER + padded].fill(0);
+    keypair.seal(counter, message).ok()?;
+    debug_assert_eq!(message.len(), DATA_HEADER + padded + TAG);
+    Some(message)
 }
 
 /// Where an IPv4 packet goes.

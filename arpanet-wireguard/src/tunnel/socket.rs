@@ -203,11 +203,11 @@ impl Received {
     }
 
     /// What came: the bytes, the size of each datagram in them, and the sender.
-    pub(super) fn messages(&self) -> impl Iterator<Item = (&[u8], usize, SocketAddr)> {
+    pub(super) fn messages(&mut self) -> impl Iterator<Item = (&mut [u8], usize, SocketAddr)> {
         self.buffers
-            .chunks_exact(MAX_DATAGRAM)
+            .chunks_exact_mut(MAX_DATAGRAM)
             .zip(&self.messages)
-            .map(|(bytes, message)| (&bytes[..message.length], message.segment, message.from))
+            .map(|(bytes, message)| (&mut bytes[..message.length], message.segment, message.from))
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use arpanet_core::{Error, ErrorKind, Result};
 use arpanet_netlink::Namespace;
@@ -110,7 +111,7 @@ impl UserTunnel {
         tunnel.spawn("arpanet-tun-out", move || outbound::run(&engine, &reader))?;
         let engine = Arc::clone(&tunnel.engine);
         tunnel.spawn("arpanet-tun-in", move || {
-            inbound::run(&engine, &device, sender)
+            inbound::run(&engine, &device, &sender)
         })?;
         let engine = Arc::clone(&tunnel.engine);
         tunnel.spawn("arpanet-tun-time", move || {
@@ -173,7 +174,7 @@ impl Tunnel for UserTunnel {
     fn nudge(&self, public_key: &PublicKey) -> Result<()> {
         let engine = self.running()?;
         if let Some(peer) = engine.peer(public_key) {
-            engine.handshake(&peer, &mut peer.lock());
+            engine.handshake(&peer, &mut peer.lock(), Instant::now());
         }
         Ok(())
     }

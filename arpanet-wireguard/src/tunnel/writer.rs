@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice};
 
-use gotatun::packet::Packet;
 use nix::sys::uio::writev;
 use tun_rs::SyncDevice;
 
@@ -10,15 +9,15 @@ use super::segments::Run;
 
 /// Keeps one run of packets. Their checksums inside are not looked at: as in the kernel's own WireGuard, what the
 /// tunnel has authenticated has not changed on its way.
-pub(super) struct Writer(Run<Packet>);
+pub(super) struct Writer<'a>(Run<&'a [u8]>);
 
-impl Writer {
+impl<'a> Writer<'a> {
     pub(super) fn new(device: &SyncDevice) -> Self {
         Self(Run::new(device.udp_gso()))
     }
 
     /// Adds a packet, and writes those that it does not follow.
-    pub(super) fn push(&mut self, packet: Packet, device: &SyncDevice) -> io::Result<()> {
+    pub(super) fn push(&mut self, packet: &'a [u8], device: &SyncDevice) -> io::Result<()> {
         if let Some(packet) = self.0.push(packet) {
             self.flush(device)?;
             // To an empty run, anything can be added.

@@ -93,7 +93,7 @@ async fn make(config: &KernelTunnelConfig, inside: &Netlink) -> Result<WireGuard
         .await?;
     let wireguard = config.namespace.wireguard()?;
     let key = PrivateKey::generate()?;
-    let key = WireGuardSecret::from_bytes(key.secret().as_bytes());
+    let key = WireGuardSecret::from_bytes(&key.to_bytes());
     wireguard.change(&config.device, &DeviceChange::new().private_key(key))?;
     Ok(wireguard)
 }

@@ -100,7 +100,7 @@ pub(super) struct Traffic {
     start: Instant,
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
-    /// When data was sent after which nothing has come, in milliseconds after `start`; 0 if something has.
+    /// When data was sent after which nothing has come, in milliseconds after `start` and one more; 0 if something has.
     unheard: AtomicU64,
     /// When data came after which nothing was sent; the same.
     unanswered: AtomicU64,
@@ -119,7 +119,7 @@ impl Traffic {
 
     fn mark(&self, now: Instant) -> u64 {
         let millis = now.saturating_duration_since(self.start).as_millis();
-        u64::try_from(millis).unwrap_or(u64::MAX).max(1)
+        u64::try_from(millis).map_or(u64::MAX, |millis| millis.saturating_add(1))
     }
 
     /// Counts what was sent by a session: data, or nothing but a sign of life.
@@ -324,3 +324,7 @@ impl State {
         gone
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
-//! One TCP stream and one round trip through the tunnel, beside the same over the bare wire, and the memory it takes.
+//! TCP streams and one round trip through the tunnel, beside the same over the bare wire, and the memory it takes.
 //!
 //! `cargo bench -p arpanet-wireguard`, as root: it makes two network namespaces of its own. An argument, a number, is
-//! the seconds of each stream.
+//! the seconds of each stream; a second one the threads each way of each tunnel, one unless told.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,11 +15,11 @@ mod rig;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rig::{Host, connection_at, echo, pair};
+use rig::{Host, connection_at, echo, pair_of};
 
 /// Seconds of a stream unless told.
 const SECONDS: u64 = 5;
@@ -29,35 +29,38 @@ const ROUND_TRIPS: usize = 2_000;
 const BLOCK: usize = 128 << 10;
 
 fn main() {
-    let seconds = std::env::args()
-        .find_map(|arg| arg.parse().ok())
-        .unwrap_or(SECONDS);
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse::<u64>().ok());
+    let seconds = numbers.next().unwrap_or(SECONDS);
+    let threads = numbers.next().map_or(1, |threads| threads as usize);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let start = resident();
-    let Some((a, b)) = runtime.block_on(pair()) else {
+    let Some((a, b)) = runtime.block_on(pair_of(threads)) else {
         println!("throughput: skipped, it needs root for network namespaces of its own");
         return;
     };
     echo(&a, &b);
     let idle = resident();
     let length = Duration::from_secs(seconds);
-    let wire = gigabits(&a, &b, b.underlay, length);
-    let before = (resident(), processor_time());
-    let tunnel = gigabits(&a, &b, b.overlay, length);
-    let used = processor_time() - before.1;
+    let before = resident();
+    println!("TCP, {seconds} s each, both ends on this machine, {threads} threads each way");
+    for streams in [1, 4] {
+        let wire = gigabits(&a, &b, b.underlay, streams, length);
+        let start = processor_time();
+        let tunnel = gigabits(&a, &b, b.overlay, streams, length);
+        let used = processor_time() - start;
+        println!("  bare wire       {wire:6.2} Gbit/s, {streams} streams");
+        println!(
+            "  tunnel          {tunnel:6.2} Gbit/s, {:.3} of the wire, {:.2} CPU seconds a Gbit",
+            tunnel / wire,
+            used.as_secs_f64() / (tunnel * (length + WARM_UP).as_secs_f64())
+        );
+    }
     let after = resident();
-    println!("one TCP stream, {seconds} s each, both ends on this machine");
-    println!("  bare wire       {wire:6.2} Gbit/s");
-    println!(
-        "  tunnel          {tunnel:6.2} Gbit/s, {:.3} of the wire, {:.2} CPU seconds a Gbit",
-        tunnel / wire,
-        used.as_secs_f64() / (tunnel * (length + WARM_UP).as_secs_f64())
-    );
     if without_segmentation(&a) && without_segmentation(&b) {
-        let plain = gigabits(&a, &b, b.overlay, length);
+        let plain = gigabits(&a, &b, b.overlay, 1, length);
         println!(
             "  tunnel          {plain:6.2} Gbit/s where the wire takes single datagrams only, as network cards do"
         );
@@ -73,7 +76,7 @@ fn main() {
     let kib = |more: u64, less: u64| more.saturating_sub(less) / 2;
     println!("resident memory a tunnel, of this process of two");
     println!("  idle            {:6} KiB", kib(idle, start));
-    println!("  more after load {:6} KiB", kib(after, before.0));
+    println!("  more after load {:6} KiB", kib(after, before));
     println!("  whole process   {:6} KiB", resident());
     println!("{:?}", a.tunnel());
     println!("{:?}", b.tunnel());
@@ -83,9 +86,22 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// What one TCP connection carries.
-fn gigabits(from: &Host, to: &Host, addr: Ipv4Addr, length: Duration) -> f64 {
-    let (mut client, mut server) = connection_at(from, to, addr);
+/// What this many TCP connections carry together.
+fn gigabits(from: &Host, to: &Host, addr: Ipv4Addr, streams: usize, length: Duration) -> f64 {
+    let connections: Vec<_> = (0..streams)
+        .map(|_| connection_at(from, to, addr))
+        .collect();
+    std::thread::scope(|scope| {
+        let one = |both| move || stream(both, length);
+        let running: Vec<_> = connections
+            .into_iter()
+            .map(|both| scope.spawn(one(both)))
+            .collect();
+        running.into_iter().map(|one| one.join().unwrap()).sum()
+    })
+}
+
+fn stream((mut client, mut server): (TcpStream, TcpStream), length: Duration) -> f64 {
     let stop = client.try_clone().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || {

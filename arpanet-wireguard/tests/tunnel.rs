@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arpanet_core::{Datagrams, ErrorKind};
 use arpanet_wireguard::tunnel::{PrivateKey, SideChannel, Tunnel, UserTunnel, UserTunnelConfig};
-use rig::{Host, LIMIT, PORT, connection, echo, namespace, pair, wait_until};
+use rig::{Host, LIMIT, PORT, connection, echo, namespace, pair, pair_of, wait_until};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -45,6 +45,70 @@ fn a_megabyte_both_ways((mut client, mut server): (TcpStream, TcpStream)) {
 async fn a_megabyte_goes_both_ways_unharmed() {
     let Some((a, b)) = pair().await else { return };
     a_megabyte_both_ways(connection(&a, &b));
+}
+
+#[tokio::test]
+async fn connections_over_several_threads_are_unharmed() {
+    let Some((a, b)) = pair_of(3).await else {
+        return;
+    };
+    echo(&a, &b);
+    let connections: Vec<_> = (0..12).map(|_| connection(&a, &b)).collect();
+    std::thread::scope(|scope| {
+        for both in connections {
+            scope.spawn(|| a_megabyte_both_ways(both));
+        }
+    });
+    // The other protocol on the port may arrive at any of its sockets.
+    let (left, right) = (a.tunnel().side_channel(), b.tunnel().side_channel());
+    for number in 0..20 {
+        left.send(&[0xA2, number], b.endpoint()).await.unwrap();
+        assert_eq!(received(&right).await, [0xA2, number]);
+    }
+}
+
+#[tokio::test]
+async fn a_device_of_several_threads_has_one_owner_and_outlives_it_too() {
+    let Some((mut a, mut b)) = pair_of(2).await else {
+        return;
+    };
+    let (client, server) = connection(&a, &b);
+    let second = || {
+        let socket = a.net.namespace().run(|| UdpSocket::bind("0.0.0.0:0"));
+        let config = UserTunnelConfig::new(
+            PrivateKey::generate().unwrap(),
+            socket.unwrap().unwrap(),
+            a.net.namespace().clone(),
+        );
+        UserTunnel::launch(config.threads(a.net.namespace().clone(), 2))
+    };
+    assert_eq!(second().unwrap_err().kind(), ErrorKind::Conflict);
+    // And its port is nobody else's.
+    let port = a.net.namespace().run(|| UdpSocket::bind(("0.0.0.0", PORT)));
+    assert!(port.unwrap().is_err());
+    a_megabyte_both_ways((client.try_clone().unwrap(), server.try_clone().unwrap()));
+    // One thread can have what was made for two, and the other way.
+    for (host, threads) in [(&mut a, 1), (&mut b, 1)] {
+        host.drop_tunnel();
+        host.threads = threads;
+        host.start(PORT);
+    }
+    a.knows(&b, Some(b.endpoint()), &[b.overlay]);
+    b.knows(&a, Some(a.endpoint()), &[a.overlay]);
+    a_megabyte_both_ways((client, server));
+}
+
+#[tokio::test]
+async fn a_device_that_was_made_for_one_thread_goes_on_with_one() {
+    let Some((mut a, b)) = pair().await else {
+        return;
+    };
+    let both = connection(&a, &b);
+    a.drop_tunnel();
+    a.threads = 4;
+    a.start(PORT);
+    a.knows(&b, Some(b.endpoint()), &[b.overlay]);
+    a_megabyte_both_ways(both);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the threads of a tunnel share: peers, keys, the socket.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,7 +52,8 @@ pub(super) struct Table {
 }
 
 pub(super) struct Engine {
-    pub(super) socket: Socket,
+    /// All on one port. One a queue of the device; the first is the one for everything else.
+    pub(super) sockets: Vec<Socket>,
     pub(super) counters: Counters,
     pub(super) mtu: u16,
     pub(super) indices: Indices,
@@ -64,10 +66,10 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(key: &PrivateKey, socket: Socket, mtu: u16) -> Result<Self> {
+    pub(super) fn new(key: &PrivateKey, sockets: Vec<Socket>, mtu: u16) -> Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
-            socket,
+            sockets,
             counters: Counters::default(),
             mtu,
             indices: Indices::default(),
@@ -316,8 +318,20 @@ impl Engine {
     }
 
     pub(super) fn send(&self, message: &[u8], to: SocketAddr) {
-        if self.socket.send(message, to, MsgFlags::empty()).is_err() {
+        if self.send_flagged(message, to, MsgFlags::empty()).is_err() {
             count(&self.counters.not_sent);
+        }
+    }
+
+    pub(super) fn send_flagged(
+        &self,
+        message: &[u8],
+        to: SocketAddr,
+        flags: MsgFlags,
+    ) -> io::Result<()> {
+        match self.sockets.first() {
+            Some(socket) => socket.send(message, to, flags),
+            None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 

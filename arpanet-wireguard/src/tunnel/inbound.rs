@@ -16,18 +16,19 @@ use super::index::Indexed;
 use super::peer::Peer;
 use super::protocol::{Keypair, Kind, Verdict, data_index, receiver};
 use super::side::SIDE_CHANNEL_MAGIC;
-use super::socket::Received;
+use super::socket::{Received, Socket};
 use super::writer::Writer;
 
 /// Runs until the tunnel stops, or the device is gone, which is an error.
 pub(super) fn run(
     engine: &Engine,
     device: &SyncDevice,
+    socket: &Socket,
     side: &mpsc::Sender<(Bytes, SocketAddr)>,
 ) -> io::Result<()> {
     let mut received = Received::new();
     while !engine.is_stopped() {
-        match received.fill(&engine.socket) {
+        match received.fill(socket) {
             Ok(()) => {
                 let mut batch = Batch {
                     engine,
@@ -42,7 +43,7 @@ pub(super) fn run(
                 batch.writer.flush(device)?;
             }
             // Whatever the network reported, for a peer that is gone say, is not the end of the socket.
-            Err(_) => engine.wait(Some(engine.socket.as_fd()), None),
+            Err(_) => engine.wait(Some(socket.as_fd()), None),
         }
     }
     Ok(())

@@ -35,7 +35,7 @@ pub use user::{UserTunnel, UserTunnelConfig, mtu_over};
 
 /// Makes the device that this configuration asks for, and leaves it to whoever opens it.
 pub(crate) fn make_device(config: &UserTunnelConfig) -> Result<()> {
-    device::open(&config.namespace, &config.device, config.mtu).map(drop)
+    device::open(&config.namespace, &config.device, config.mtu, 1).map(drop)
 }
 
 /// A peer as it is wanted: the whole truth about it, each time.

@@ -13,6 +13,7 @@ use tun_rs::{SyncDevice, VIRTIO_NET_HDR_LEN};
 use super::engine::Engine;
 use super::peer::Peer;
 use super::protocol::{DATA_HEADER, DATA_OVERHEAD, Keypair, TAG};
+use super::socket::Socket;
 
 /// The largest packet, which bounds the device's MTU.
 pub(super) const MAX_PACKET: usize = 2048;
@@ -44,8 +45,10 @@ impl AsMut<[u8]> for Slot {
 }
 
 /// Runs until the tunnel stops, or the device is gone, which is an error.
-pub(super) fn run(engine: &Engine, device: &SyncDevice) -> io::Result<()> {
+pub(super) fn run(engine: &Engine, device: &SyncDevice, socket: &Socket) -> io::Result<()> {
     let mut batch = Batch {
+        engine,
+        socket,
         slots: (0..SLOTS)
             .map(|_| Slot([0; DATA_OVERHEAD + MAX_PACKET]))
             .collect(),
@@ -73,20 +76,22 @@ pub(super) fn run(engine: &Engine, device: &SyncDevice) -> io::Result<()> {
         if used == 0 {
             engine.wait(Some(device.as_fd()), None);
         } else {
-            batch.send(engine, used);
+            batch.send(used);
         }
     }
     Ok(())
 }
 
-struct Batch {
+struct Batch<'a> {
+    engine: &'a Engine,
+    socket: &'a Socket,
     slots: Vec<Slot>,
     sizes: Vec<usize>,
 }
 
-impl Batch {
-    fn send(&mut self, engine: &Engine, used: usize) {
-        let now = Instant::now();
+impl Batch<'_> {
+    fn send(&mut self, used: usize) {
+        let (now, engine) = (Instant::now(), self.engine);
         let table = engine.table();
         let mut first = 0;
         while first < used {
@@ -97,7 +102,7 @@ impl Batch {
             let run = first..first + count_same;
             first = run.end;
             match destination.and_then(|addr| table.routes.lookup(addr)) {
-                Some(peer) => self.send_run(engine, peer, run, now),
+                Some(peer) => self.send_run(peer, run, now),
                 None => {
                     let dropped = run.len() as u64;
                     engine
@@ -114,8 +119,8 @@ impl Batch {
     }
 
     /// Seals and sends packets for one peer.
-    fn send_run(&mut self, engine: &Engine, peer: &Arc<Peer>, run: Range<usize>, now: Instant) {
-        let way = peer.way();
+    fn send_run(&mut self, peer: &Arc<Peer>, run: Range<usize>, now: Instant) {
+        let (way, engine) = (peer.way(), self.engine);
         let session = way
             .usable(now)
             .and_then(|keypair| Some((keypair, keypair.reserve(run.len() as u64)?)));
@@ -135,7 +140,7 @@ impl Batch {
         }
         let unsealed = length - datagrams.len();
         let refused = match way.endpoint {
-            Some(to) => engine.socket.send_all(&datagrams, to, &peer.singly),
+            Some(to) => self.socket.send_all(&datagrams, to, &peer.singly),
             None => datagrams.len() as u64,
         };
         engine

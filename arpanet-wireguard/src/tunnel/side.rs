@@ -63,8 +63,7 @@ impl Datagrams for SideChannel {
             return Err(stopped());
         }
         self.engine
-            .socket
-            .send(datagram, to, MsgFlags::MSG_DONTWAIT)
+            .send_flagged(datagram, to, MsgFlags::MSG_DONTWAIT)
             .map_err(|error| not_sent(to, error))
     }
 

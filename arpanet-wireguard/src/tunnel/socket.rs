@@ -6,12 +6,14 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use arpanet_netlink::Namespace;
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
     sendmsg, setsockopt, sockopt,
 };
+use socket2::{Domain, SockRef, Type};
 
 /// Socket buffers, in bytes: what a fast sender fills while this process does not run.
 const BUFFER: usize = 4 << 20;
@@ -53,6 +55,33 @@ pub(super) fn enlarge_buffers(udp: &UdpSocket) {
     if setsockopt(udp, sockopt::SndBufForce, &BUFFER).is_err() {
         let _ = setsockopt(udp, sockopt::SndBuf, &BUFFER);
     }
+}
+
+/// The socket and more on its port, together as many as wanted. The kernel gives what one sender sends to one of them,
+/// so that nothing is overtaken by what was sent later. Who binds the port without asking to share it is still refused.
+pub(super) fn share(
+    first: UdpSocket,
+    namespace: &Namespace,
+    count: usize,
+) -> io::Result<Vec<UdpSocket>> {
+    let mut sockets = vec![first];
+    if count > 1 {
+        setsockopt(&sockets[0], sockopt::ReusePort, &true)?;
+    }
+    while sockets.len() < count {
+        let like = SockRef::from(&sockets[0]);
+        let (domain, addr, mark) = (like.domain()?, like.local_addr()?, like.mark()?);
+        let next = namespace.run(|| socket2::Socket::new(domain, Type::DGRAM, None));
+        let next = next.map_err(io::Error::other)??;
+        if domain == Domain::IPV6 {
+            next.set_only_v6(like.only_v6()?)?;
+        }
+        next.set_mark(mark)?;
+        next.set_reuse_port(true)?;
+        next.bind(&addr)?;
+        sockets.push(next.into());
+    }
+    Ok(sockets)
 }
 
 impl Socket {

@@ -14,13 +14,15 @@ use tokio::sync::mpsc;
 use super::engine::{Engine, stopped};
 use super::outbound::MAX_PACKET;
 use super::side::QUEUE;
-use super::socket::Socket;
+use super::socket::{Socket, share};
 use super::{
     PeerConfig, PeerStatus, PrivateKey, PublicKey, SideChannel, Tunnel, device, inbound, outbound,
 };
 
 /// What WireGuard adds to a packet, in bytes, over IPv6 at most.
 const OVERHEAD: u16 = 80;
+/// Threads each way at most.
+const MAX_THREADS: usize = 16;
 /// What every IPv4 host must take, in bytes (RFC 791).
 const LEAST_MTU: u16 = 576;
 
@@ -46,6 +48,8 @@ pub struct UserTunnelConfig {
     pub device: String,
     /// The TUN device's MTU, in bytes, 576 to 2,048. 1,420 unless told.
     pub mtu: u16,
+    /// The namespace that the socket is of, and how many threads carry packets each way; one unless told.
+    pub threads: Option<(Namespace, usize)>,
 }
 
 impl UserTunnelConfig {
@@ -58,7 +62,18 @@ impl UserTunnelConfig {
             namespace,
             device: "wg0".to_owned(),
             mtu: mtu_over(1500),
+            threads: None,
         }
+    }
+
+    /// With several threads each way, 1 to 16: connections spread over those that send, and peers over those that receive.
+    /// Each has a queue of the device, and a socket on the port, in the namespace of the one that was given.
+    ///
+    /// A device that an earlier process made for one thread has only one queue, until it is made anew.
+    #[must_use]
+    pub fn threads(mut self, underlay: Namespace, count: usize) -> Self {
+        self.threads = Some((underlay, count.clamp(1, MAX_THREADS)));
+        self
     }
 
     /// With another MTU.
@@ -76,7 +91,7 @@ impl UserTunnelConfig {
     }
 }
 
-/// WireGuard in this process: three threads between a TUN device and a UDP socket. Dropping it stops it.
+/// WireGuard in this process: one thread or more each way between a TUN device and a UDP port, and one for what is due. Dropping it stops it.
 pub struct UserTunnel {
     engine: Arc<Engine>,
     side: SideChannel,
@@ -97,24 +112,40 @@ impl UserTunnel {
                 format!("a tunnel's MTU is 576 to 2,048, not {}", config.mtu),
             ));
         }
-        let socket = Socket::new(config.socket);
-        let engine = Arc::new(Engine::new(&config.private_key, socket, config.mtu)?);
-        let device = Arc::new(device::open(&config.namespace, &config.device, config.mtu)?);
+        let threads = config.threads.as_ref().map_or(1, |(_, count)| *count);
+        let device = device::open(&config.namespace, &config.device, config.mtu, threads)?;
+        let queues = device.queues.len();
+        let sockets = match &config.threads {
+            Some((underlay, _)) => share(config.socket, underlay, queues).map_err(no_more)?,
+            None => vec![config.socket],
+        };
+        let sockets = sockets.into_iter().map(Socket::new).collect();
+        let engine = Arc::new(Engine::new(&config.private_key, sockets, config.mtu)?);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let tunnel = Self {
             side: SideChannel::new(Arc::clone(&engine), receiver),
             threads: Mutex::default(),
             engine,
         };
+        let device = Arc::new(device);
+        for queue in 0..queues {
+            let (engine, opened) = (Arc::clone(&tunnel.engine), Arc::clone(&device));
+            tunnel.spawn(&format!("arpanet-out-{queue}"), move || {
+                outbound::run(&engine, &opened.queues[queue], &engine.sockets[queue])
+            })?;
+            let (engine, opened) = (Arc::clone(&tunnel.engine), Arc::clone(&device));
+            let side = sender.clone();
+            tunnel.spawn(&format!("arpanet-in-{queue}"), move || {
+                inbound::run(
+                    &engine,
+                    &opened.queues[queue],
+                    &engine.sockets[queue],
+                    &side,
+                )
+            })?;
+        }
         let engine = Arc::clone(&tunnel.engine);
-        let reader = Arc::clone(&device);
-        tunnel.spawn("arpanet-tun-out", move || outbound::run(&engine, &reader))?;
-        let engine = Arc::clone(&tunnel.engine);
-        tunnel.spawn("arpanet-tun-in", move || {
-            inbound::run(&engine, &device, &sender)
-        })?;
-        let engine = Arc::clone(&tunnel.engine);
-        tunnel.spawn("arpanet-tun-time", move || {
+        tunnel.spawn("arpanet-tunnel", move || {
             engine.run_timers();
             Ok(())
         })?;
@@ -154,6 +185,16 @@ impl UserTunnel {
         }
         Ok(&self.engine)
     }
+}
+
+fn no_more(error: io::Error) -> Error {
+    Error::new(
+        ErrorKind::Exhausted,
+        "the tunnel's UDP port can't be shared among its threads",
+    )
+    .operation("launch")
+    .backend("wireguard")
+    .with_source(error)
 }
 
 impl Tunnel for UserTunnel {

@@ -30,11 +30,12 @@ pub(crate) struct Host {
     pub(crate) underlay: Ipv4Addr,
     pub(crate) overlay: Ipv4Addr,
     pub(crate) key: PrivateKey,
+    pub(crate) threads: usize,
     tunnel: Option<UserTunnel>,
 }
 
 impl Host {
-    async fn new(number: u8) -> Option<Self> {
+    async fn new(number: u8, threads: usize) -> Option<Self> {
         let net = namespace()?.handle().unwrap();
         net.set_up("lo", true).await.unwrap();
         let mut host = Self {
@@ -42,6 +43,7 @@ impl Host {
             underlay: Ipv4Addr::new(192, 168, 9, number),
             overlay: Ipv4Addr::new(10, 9, 0, number),
             key: PrivateKey::generate().unwrap(),
+            threads,
             tunnel: None,
         };
         host.start(PORT);
@@ -64,11 +66,8 @@ impl Host {
             let socket = namespace.run(bind)?.map_err(|error| {
                 Error::new(ErrorKind::Conflict, "the port is taken").with_source(error)
             })?;
-            UserTunnel::launch(UserTunnelConfig::new(
-                self.key.clone(),
-                socket,
-                namespace.clone(),
-            ))
+            let config = UserTunnelConfig::new(self.key.clone(), socket, namespace.clone());
+            UserTunnel::launch(config.threads(namespace.clone(), self.threads))
         };
         let start = Instant::now();
         self.tunnel = Some(loop {
@@ -117,7 +116,12 @@ impl Host {
 
 /// Two hosts that know each other.
 pub(crate) async fn pair() -> Option<(Host, Host)> {
-    let (a, b) = (Host::new(1).await?, Host::new(2).await?);
+    pair_of(1).await
+}
+
+/// Two with so many threads each way.
+pub(crate) async fn pair_of(threads: usize) -> Option<(Host, Host)> {
+    let (a, b) = (Host::new(1, threads).await?, Host::new(2, threads).await?);
     let mac = |last| MacAddr::new([2, 0, 0, 0, 0, last]);
     let end = |host: &Host, last| VethEnd::new("eth0", host.net.namespace()).mac(mac(last));
     a.net.add_veth(&end(&a, 1), &end(&b, 2)).await.unwrap();

@@ -342,7 +342,7 @@ impl Store {
 }
 
 /// The start of its owner in which a version was made.
-const fn life(version: u64) -> u64 {
+pub(crate) const fn life(version: u64) -> u64 {
     version >> 32
 }
 

@@ -11,7 +11,7 @@ use super::sync::Purpose;
 use super::{Engine, Event, Ticket};
 use crate::config::ms;
 use crate::record::{MAX_VALUE, Signature, check_key, record_message};
-use crate::store::{Applied, Changes};
+use crate::store::{Applied, Changes, life};
 use crate::wire::{self, Delta, FILL, Message, WireRecord};
 
 /// The record of a node that has left in order. Keys that start with `~` are the engine's own.
@@ -227,7 +227,8 @@ impl Engine {
         }
     }
 
-    /// Takes back this node's records of before that it has not published anew.
+    /// Takes back this node's records of before that it has not published anew, and says at least something in this life:
+    /// whoever has an earlier one compares the whole then, also what was taken back in it and never heard of.
     pub(super) fn drop_inherited(&mut self, now: Duration) {
         self.inherited_until = None;
         let stale: Vec<String> = self
@@ -238,6 +239,10 @@ impl Engine {
             .collect();
         for key in stale {
             let delta = self.write(&key, None, now);
+            self.spread(delta, now);
+        }
+        if life(self.store.newest(self.me)) < u64::from(self.generation) {
+            let delta = self.write(LEFT, None, now);
             self.spread(delta, now);
         }
     }

@@ -106,6 +106,30 @@ fn what_was_said_and_taken_back_during_a_cut_is_known_after_it() {
 }
 
 #[test]
+fn what_was_taken_back_behind_a_cut_stays_so_when_its_owner_returns_with_nothing_to_say() {
+    for seed in 0..40 {
+        let mut world = World::with_roster(seed, 4, ms(1));
+        world.publish(3, "old", "1");
+        world.until(secs(2), "all alive", |world| {
+            world.all_alive() && world.spread(3, "old", "1")
+        });
+        world.isolate(&[2]);
+        world.run(secs(4));
+        world.call(3, |engine, now| engine.retract(now, "old"));
+        world.run(secs(1));
+        world.kill(3);
+        // It comes back before those that know of it have told who does not.
+        world.heal();
+        world.cut(1, 2);
+        world.cut(4, 2);
+        world.restart(3);
+        world.until(secs(5), "gone", |world| {
+            (1..=4).all(|at| world.value(at, 3, "old").is_none())
+        });
+    }
+}
+
+#[test]
 fn those_that_start_at_once_and_speak_at_once_are_heard_by_all_within_a_second() {
     for seed in 0..5 {
         let mut world = World::with_roster(seed, 8, ms(0));

@@ -37,6 +37,10 @@ bench *ARGS:
 chaos SEED="1":
     ARPANET_CHAOS={{SEED}}:2000 cargo test --release -p arpanet-gossip --test simulation chaos
 
+# The same with real agents on four hosts of a lab, for some minutes, on a machine that does nothing else. Root.
+chaos-lab SEED="1" STEPS="120":
+    ARPANET_LIVE=root ARPANET_CHAOS_LAB={{SEED}}:{{STEPS}} cargo test -p arpanet-cli --test lab chaos::what -- --ignored --nocapture
+
 # Thirty hosts with an agent each. Root.
 lab-30:
     ARPANET_LIVE=root cargo test -p arpanet-cli --test lab thirty -- --ignored --nocapture

@@ -1,5 +1,7 @@
 //! `arpanet2 reset`
 
+use std::path::Path;
+
 use arpanet_core::{Error, ErrorKind, Result};
 
 use super::{Context, require_root, setup, stop};
@@ -23,16 +25,25 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
         say("docker's settings are as before; restart the engine for it to take them over");
     }
     for folder in [context.paths.state(), context.paths.run()] {
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::new(
-                    ErrorKind::Internal,
-                    format!("{} can't be removed", folder.display()),
-                )
-                .with_source(error));
-            }
-            _ => {}
-        }
+        remove(folder).map_err(|source| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("{} can't be removed", folder.display()),
+            )
+            .with_source(source)
+        })?;
     }
     Ok(())
+}
+
+/// Removes a folder with all that is in it. One that something is mounted on is emptied and stays: it is not ours to unmount.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+            let is_empty = std::fs::read_dir(folder)?.next().is_none();
+            if is_empty { Ok(()) } else { Err(error) }
+        }
+        removed => removed,
+    }
 }

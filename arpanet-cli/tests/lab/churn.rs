@@ -7,7 +7,7 @@
 
 pub(crate) mod look;
 mod plan;
-mod seen;
+pub(crate) mod seen;
 pub(crate) mod trace;
 
 use std::sync::Mutex;

@@ -42,6 +42,7 @@ mod bench;
 #[allow(unreachable_pub)]
 #[path = "../../../arpanet-router/src/testing/beats.rs"]
 mod beats;
+mod chaos;
 mod checks;
 mod churn;
 mod cluster;

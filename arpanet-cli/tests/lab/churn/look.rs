@@ -35,7 +35,7 @@ fn look_at(site: &Site, host: usize, slots: &[Slot]) -> Result<Host, String> {
     let mut pids = BTreeMap::new();
     let mut docker = BTreeMap::new();
     let mut aliased = BTreeSet::new();
-    for line in output(site, host, RUNNING)?.lines() {
+    for line in output(site, HOSTS[host], RUNNING)?.lines() {
         let mut words = line.split(' ');
         let name = words.next().unwrap_or_default().trim_start_matches('/');
         pids.insert(name.to_owned(), words.next().unwrap_or_default().to_owned());
@@ -49,7 +49,7 @@ fn look_at(site: &Site, host: usize, slots: &[Slot]) -> Result<Host, String> {
     Ok(Host {
         docker,
         aliased,
-        links: links(site, host)?,
+        links: links(site, HOSTS[host])?,
         inside: inside(site, host, &pids)?,
         promised: promised(site, host)?,
         catalogue: catalogue(site, host)?,
@@ -57,21 +57,21 @@ fn look_at(site: &Site, host: usize, slots: &[Slot]) -> Result<Host, String> {
     })
 }
 
-fn output(site: &Site, host: usize, script: &str) -> Result<String, String> {
-    let outcome = site.command(HOSTS[host], &["sh", "-c", script]);
+fn output(site: &Site, host: &str, script: &str) -> Result<String, String> {
+    let outcome = site.command(host, &["sh", "-c", script]);
     match outcome.code {
         Some(0) => Ok(outcome.out),
-        _ => Err(format!("{}: {outcome:?}", HOSTS[host])),
+        _ => Err(format!("{host}: {outcome:?}")),
     }
 }
 
-fn json(site: &Site, host: usize, script: &str) -> Result<Value, String> {
+fn json(site: &Site, host: &str, script: &str) -> Result<Value, String> {
     let text = output(site, host, script)?;
-    serde_json::from_str(&text).map_err(|error| format!("{}: {error}: {text}", HOSTS[host]))
+    serde_json::from_str(&text).map_err(|error| format!("{host}: {error}: {text}"))
 }
 
 /// By the notes on the router's links.
-fn links(site: &Site, host: usize) -> Result<BTreeSet<Placed>, String> {
+pub(crate) fn links(site: &Site, host: &str) -> Result<BTreeSet<Placed>, String> {
     let links = json(site, host, "nsenter --net=/run/arpanet2/router ip -j link")?;
     let links = links.as_array().into_iter().flatten();
     Ok(links
@@ -95,7 +95,7 @@ fn inside(
         script +=
             &format!("; nsenter -t {pid} -n ip -o -4 addr show scope global | sed 's/^/{name} /'");
     }
-    let shown = output(site, host, &script)?;
+    let shown = output(site, HOSTS[host], &script)?;
     Ok(shown
         .lines()
         .filter_map(|line| {
@@ -108,7 +108,7 @@ fn inside(
 }
 
 fn promised(site: &Site, host: usize) -> Result<BTreeSet<Ipv4Addr>, String> {
-    let kept = json(site, host, "cat /var/lib/arpanet2/driver.json")?;
+    let kept = json(site, HOSTS[host], "cat /var/lib/arpanet2/driver.json")?;
     let endpoints = kept["endpoints"].as_object().into_iter().flatten();
     Ok(endpoints
         .filter_map(|(_, endpoint)| endpoint["addr"].as_str()?.split('/').next()?.parse().ok())
@@ -118,7 +118,7 @@ fn promised(site: &Site, host: usize) -> Result<BTreeSet<Ipv4Addr>, String> {
 fn catalogue(site: &Site, host: usize) -> Result<BTreeSet<Provided>, String> {
     let status = json(
         site,
-        host,
+        HOSTS[host],
         &format!("{} status --json", crate::site::BINARY),
     )?;
     let mut provided = BTreeSet::new();

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::plan::{HOSTS, Slot};
 
 /// Name and address of a container.
-pub(super) type Placed = (String, Ipv4Addr);
+pub(crate) type Placed = (String, Ipv4Addr);
 /// An instance: service, container, address, host.
 pub(super) type Provided = (String, String, Ipv4Addr, usize);
 

@@ -7,7 +7,8 @@ use arpanet_netlink::HostSnapshot;
 use crate::site::Site;
 
 /// What is looked at by commands: each line is one thing. Docker's bridge to the world of networks without a gateway is
-/// docker's own, stays when the last of them goes, and is left out.
+/// docker's own, stays when the last of them goes, and is left out; so is what others have mounted below /tmp, tests beside this
+/// one for example, when the host was started.
 const LOOKS: [(&str, &str); 6] = [
     (
         "file",
@@ -15,7 +16,7 @@ const LOOKS: [(&str, &str); 6] = [
     ),
     (
         "mount",
-        "cut -d ' ' -f 5- /proc/self/mountinfo | grep -v docker",
+        "cut -d ' ' -f 5- /proc/self/mountinfo | grep -v -e docker -e '^/tmp/'",
     ),
     (
         "process",
@@ -49,6 +50,14 @@ impl Trace {
         let namespace = site.lab.namespace(host).unwrap();
         let mut net = namespace.handle().unwrap().snapshot().await.unwrap();
         net.links.retain(|link| !is_dockers(&link.name));
+        // The number of the other end is the switch's affair.
+        let links = std::mem::take(&mut net.links).into_iter();
+        net.links = links
+            .map(|mut link| {
+                link.peer = None;
+                link
+            })
+            .collect();
         // A bridge has an address of its own making once it had a container.
         net.addresses.retain(|at| {
             let is_made_up = at.link == "docker0" && at.address.addr().is_ipv6();

@@ -231,7 +231,11 @@ impl Engine {
         };
         let way = peer.way();
         let better = is_better(way.keypair.as_ref());
-        if !better && way.endpoint == Some(from) && !keypair.is_late(now) {
+        let late = keypair.is_late(now)
+            && way
+                .keypair
+                .is_some_and(|current| Arc::ptr_eq(&current, keypair));
+        if !better && way.endpoint == Some(from) && !late {
             return;
         }
         let mut state = peer.lock();
@@ -244,7 +248,7 @@ impl Engine {
         if better {
             self.send_waiting(peer, &mut state, now);
         }
-        if keypair.is_late(now) {
+        if late {
             self.renew(peer, &mut state, now);
         }
     }
@@ -308,7 +312,9 @@ impl Engine {
 
     fn agree(&self, peer: &Arc<Peer>, state: &mut State, keypair: &Arc<Keypair>) {
         self.indices.set(peer, keypair);
-        self.indices.free(&state.agree(Arc::clone(keypair)));
+        let way = peer.way();
+        self.indices
+            .free(&state.agree(Arc::clone(keypair), way.keypair.as_ref()));
     }
 
     /// Whether an initiation or a response is worth the work.

@@ -2,6 +2,8 @@
 
 mod device;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod inbound;
 mod index;
 mod kernel;

@@ -275,11 +275,19 @@ impl State {
         gone
     }
 
-    /// Keeps a session that was agreed on.
-    pub(super) fn agree(&mut self, keypair: Arc<Keypair>) -> Gone {
+    /// Keeps a session that was agreed on; the one that is sent with stays, however many are agreed on in vain.
+    pub(super) fn agree(&mut self, keypair: Arc<Keypair>, current: Option<&Arc<Keypair>>) -> Gone {
+        let is_current =
+            |old: &Arc<Keypair>| current.is_some_and(|current| Arc::ptr_eq(current, old));
         self.keypairs.push_back(keypair);
-        let over = self.keypairs.len().saturating_sub(KEYPAIRS);
-        self.keypairs.drain(..over).map(|old| old.index).collect()
+        let mut gone = Gone::new();
+        while self.keypairs.len() > KEYPAIRS {
+            let Some(at) = self.keypairs.iter().position(|old| !is_current(old)) else {
+                break;
+            };
+            gone.extend(self.keypairs.remove(at).map(|old| old.index));
+        }
+        gone
     }
 
     /// Keeps a packet until there is a session. `false` if enough are kept.

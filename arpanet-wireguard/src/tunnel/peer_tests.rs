@@ -121,12 +121,15 @@ fn sessions_end_by_age_and_by_number() {
     let mut state = a.peer.lock();
     for index in 0..4 {
         let at = start + seconds(index.into());
-        assert!(state.agree(keypair(index, at)).is_empty());
+        assert!(state.agree(keypair(index, at), None).is_empty());
     }
-    assert_eq!(state.agree(keypair(4, start + seconds(9))), [0]);
+    assert_eq!(state.agree(keypair(4, start + seconds(9)), None), [0]);
+    let current = Arc::clone(&state.keypairs[0]);
+    let fifth = state.agree(keypair(5, start + seconds(9)), Some(&current));
+    assert_eq!(fifth, [2], "1 is sent with");
     assert!(state.expire(start + seconds(180)).is_empty());
-    assert_eq!(state.expire(start + seconds(182)), [1, 2]);
-    assert_eq!(state.expire(start + seconds(189)), [3, 4]);
+    assert_eq!(state.expire(start + seconds(182)), [1]);
+    assert_eq!(state.expire(start + seconds(189)), [3, 4, 5]);
 }
 
 #[test]

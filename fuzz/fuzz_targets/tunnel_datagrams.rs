@@ -1,0 +1,8 @@
+//! Datagrams at the tunnel's port, of who knows its key and of who does not.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (Vec<&[u8]>, bool)| {
+    arpanet_wireguard::tunnel::fuzzing::datagrams(input.0, input.1);
+});

@@ -1,0 +1,8 @@
+//! Packets that a member has sent through the tunnel, on their way to the device.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (Vec<&[u8]>, bool)| {
+    arpanet_wireguard::tunnel::fuzzing::packets(&input.0, input.1);
+});

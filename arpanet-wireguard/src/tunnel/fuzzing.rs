@@ -6,6 +6,7 @@
     reason = "for fuzz targets only"
 )]
 
+use std::cell::RefCell;
 use std::time::{Instant, SystemTime};
 
 use super::PrivateKey;
@@ -13,46 +14,70 @@ use super::protocol::{Call, Guard, Initiation, Keypair, Kind, Seal, Timestamp, V
 use super::protocol::{data_index, receiver};
 use super::segments::Run;
 
-/// Datagrams of anybody, to a side that has a session and waits for an answer: nothing is believed. With `knowing`, the
-/// sender knows whom it calls, as every member does.
-pub fn datagrams(datagrams: Vec<&[u8]>, knowing: bool) {
-    let (ours, theirs) = (key(1), key(2));
-    let now = Instant::now();
-    let timestamp = Timestamp::of(SystemTime::UNIX_EPOCH);
-    let begin = |index| Initiation::begin(&ours, &theirs.public_key(), index, timestamp).unwrap();
-    let (mut agreed, message) = begin(7);
-    let (response, _) = Call::read(&theirs, &message).unwrap().answer(8).unwrap();
-    let session = Keypair::new(&agreed.finish(&response).unwrap(), true, now).unwrap();
-    let (mut waiting, message) = begin(9);
-    let mut guard = Guard::new(&ours.public_key());
-    let mut seal = Seal::new(&theirs.public_key());
-    seal.put(&mut message.to_vec(), now);
-    for datagram in datagrams {
-        let mut datagram = datagram.to_vec();
-        let kind = Kind::of(&datagram);
-        assert_eq!(data_index(&datagram).is_some(), kind == Some(Kind::Data));
-        let Some(kind) = kind else {
-            assert!(Call::read(&ours, &datagram).is_err());
-            continue;
-        };
-        receiver(kind, &datagram);
-        match kind {
-            Kind::Data => assert!(session.open(&mut datagram).is_err()),
-            Kind::CookieReply => assert!(!seal.take(&datagram, now)),
-            Kind::Initiation | Kind::Response => {
-                if knowing {
-                    Seal::new(&ours.public_key()).put(&mut datagram, now);
-                }
-                let verdict = guard.judge(&datagram, ([192, 0, 2, 1], 9).into(), now);
-                assert_eq!(knowing, verdict != Verdict::Drop);
-                assert!(Call::read(&ours, &datagram).is_err());
-                assert!(waiting.finish(&datagram).is_err());
-            }
+/// A side that has a session and waits for an answer.
+struct Side {
+    key: PrivateKey,
+    session: Keypair,
+    waiting: Initiation,
+    guard: Guard,
+    seal: Seal,
+}
+
+impl Side {
+    fn new() -> Self {
+        let (ours, theirs) = (key(1), key(2));
+        let now = Instant::now();
+        let timestamp = Timestamp::of(SystemTime::UNIX_EPOCH);
+        let begin =
+            |index| Initiation::begin(&ours, &theirs.public_key(), index, timestamp).unwrap();
+        let (mut agreed, message) = begin(7);
+        let (response, _) = Call::read(&theirs, &message).unwrap().answer(8).unwrap();
+        let (waiting, mut message) = begin(9);
+        let mut seal = Seal::new(&theirs.public_key());
+        seal.put(&mut message, now);
+        Self {
+            session: Keypair::new(&agreed.finish(&response).unwrap(), true, now).unwrap(),
+            waiting,
+            guard: Guard::new(&ours.public_key()),
+            seal,
+            key: ours,
         }
     }
-    // The genuine one is still taken.
-    let (response, _) = Call::read(&theirs, &message).unwrap().answer(8).unwrap();
-    assert!(waiting.finish(&response).is_ok());
+}
+
+thread_local! {
+    /// Made once, since nothing that comes may change it.
+    static SIDE: RefCell<Side> = RefCell::new(Side::new());
+}
+
+/// Datagrams of anybody: nothing is believed. With `knowing`, the sender knows whom it calls, as every member does.
+pub fn datagrams(datagrams: Vec<&[u8]>, knowing: bool) {
+    SIDE.with_borrow_mut(|side| {
+        for datagram in datagrams {
+            one(side, datagram.to_vec(), knowing);
+        }
+    });
+}
+
+fn one(side: &mut Side, mut datagram: Vec<u8>, knowing: bool) {
+    let (kind, now) = (Kind::of(&datagram), Instant::now());
+    assert_eq!(data_index(&datagram).is_some(), kind == Some(Kind::Data));
+    let Some(kind) = kind else { return };
+    receiver(kind, &datagram);
+    match kind {
+        Kind::Data => assert!(side.session.open(&mut datagram).is_err()),
+        Kind::CookieReply => assert!(!side.seal.take(&datagram, now)),
+        Kind::Initiation | Kind::Response => {
+            if knowing {
+                Seal::new(&side.key.public_key()).put(&mut datagram, now);
+            }
+            let from = ([192, 0, 2, 1], 9).into();
+            let verdict = side.guard.judge(&datagram, from, now);
+            assert_eq!(knowing, verdict != Verdict::Drop);
+            assert!(Call::read(&side.key, &datagram).is_err());
+            assert!(side.waiting.finish(&datagram).is_err());
+        }
+    }
 }
 
 /// Packets of a member: written to the device in their order, each payload once.

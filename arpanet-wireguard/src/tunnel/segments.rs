@@ -68,7 +68,7 @@ fn udp(packet: &[u8]) -> Option<Segment> {
     let length = usize::from(u16::from_be_bytes([packet[24], packet[25]]));
     // A checksum of zero is none, and must stay none.
     let whole = length == packet.len() - IPV4_HEADER && packet[26..28] != [0, 0];
-    whole.then_some(Segment {
+    whole.then(|| Segment {
         kind: Kind::Udp,
         headers: IPV4_HEADER + UDP_HEADER,
         payload: length - UDP_HEADER,
@@ -283,6 +283,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_datagram_that_says_it_is_shorter_than_its_header_stays_alone() {
+        let mut packet = vec![0; 40];
+        (packet[0], packet[9]) = (0x45, UDP);
+        (packet[25], packet[27]) = (7, 1);
+        assert_eq!(segment(&packet), None);
+        packet[25] = 20;
+        assert!(segment(&packet).is_some());
+    }
 
     /// A segment with one option of 12 bytes, as Linux sends them.
     fn tcp(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {

@@ -12,7 +12,7 @@ use arpanet_netlink::Namespace;
 use ipnet::{IpNet, Ipv4Net};
 use tokio::runtime::Handle;
 
-use super::peer::{Outcome, Why};
+use super::peer::{Outcome, Path as Way, Why};
 
 /// Seconds that a command may take before it is ended: then something is wrong.
 const COMMAND_LIMIT: &str = "60";
@@ -101,6 +101,15 @@ impl Hosts {
     /// The network namespace of a host.
     pub(super) fn namespace(&self, host: u8) -> Outcome<Namespace> {
         Ok(self.lab.namespace(&format!("node{host}"))?)
+    }
+
+    /// The way from the first host to the second, by this address of the second's.
+    pub(super) fn path(&self, ip: Ipv4Addr) -> Outcome<Way> {
+        Ok(Way {
+            from: self.namespace(1)?,
+            to: self.namespace(2)?,
+            ip,
+        })
     }
 
     /// The network namespace that one in it calls by this name, as the link `/proc/self/ns/net` has it.

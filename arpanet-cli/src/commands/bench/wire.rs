@@ -33,11 +33,7 @@ impl Peer for Veth {
     }
 
     fn path(&self) -> Outcome<Path> {
-        Ok(Path {
-            from: self.hosts.namespace(1)?,
-            to: self.hosts.namespace(2)?,
-            ip: Hosts::ip(2),
-        })
+        self.hosts.path(Hosts::ip(2))
     }
 }
 
@@ -95,10 +91,6 @@ impl Peer for Vxlan {
     }
 
     fn path(&self) -> Outcome<Path> {
-        Ok(Path {
-            from: self.hosts.namespace(1)?,
-            to: self.hosts.namespace(2)?,
-            ip: ip(2),
-        })
+        self.hosts.path(ip(2))
     }
 }

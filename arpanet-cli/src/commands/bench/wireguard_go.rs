@@ -133,11 +133,7 @@ impl Peer for WireGuardGo {
     }
 
     fn path(&self) -> Outcome<Path> {
-        Ok(Path {
-            from: self.hosts.namespace(1)?,
-            to: self.hosts.namespace(2)?,
-            ip: ip(2),
-        })
+        self.hosts.path(ip(2))
     }
 
     fn agent(&self) -> Outcome<Vec<i32>> {

@@ -73,9 +73,10 @@ pub(super) async fn findings(context: &Context) -> Result<Vec<Finding>> {
     findings.extend(tunnel(context, running).await);
     findings.extend(clashes(context).await?);
     let port = context.config.port.unwrap_or(UNDERLAY_PORT);
-    findings.extend(
-        [Transport::Tcp, Transport::Udp].map(|transport| port_is_free(transport, port, running)),
-    );
+    findings.extend([Transport::Tcp, Transport::Udp].map(|transport| {
+        let hint = "end that process, or choose another port with --port";
+        port_is_free(transport, port, running, hint)
+    }));
     findings.push(disk(context));
     findings.extend(docker::findings(context).await?);
     findings.extend(weave::findings(context, running).await?);
@@ -178,7 +179,13 @@ async fn tunnel(context: &Context, running: bool) -> Vec<Finding> {
         let port = config.port.unwrap_or(UNDERLAY_PORT);
         let port = config.tunnel_port.unwrap_or(tunnel_port_beside(port));
         let message = format!("the kernel's WireGuard is used, on UDP port {port}");
-        return vec![Finding::good("wireguard", message)];
+        let hint = "end that process, choose another with tunnel_port in the configuration, or do without the kernel's WireGuard: --tunnel user";
+        // An agent that was killed leaves its own there, and takes it over when it is back.
+        let is_ours = running || context.paths.router().exists();
+        return vec![
+            Finding::good("wireguard", message),
+            port_is_free(Transport::Udp, port, is_ours, hint),
+        ];
     }
     let own = match (wanted, has) {
         (Tunnel::Kernel, Ok(false)) if used.is_none() => Finding::bad(
@@ -247,18 +254,15 @@ fn disk(context: &Context) -> Finding {
     }
 }
 
-fn port_is_free(transport: Transport, port: u16, running: bool) -> Finding {
+/// Where this node has it, whoever holds it is right.
+fn port_is_free(transport: Transport, port: u16, is_ours: bool, hint: &str) -> Finding {
     let check = match transport {
         Transport::Udp => "udp",
         _ => "tcp",
     };
     match holder_of_port(transport, port) {
-        Some(holder) if running => Finding::good(check, format!("port {port} is held by {holder}")),
-        Some(holder) => Finding::bad(
-            check,
-            format!("port {port} is held by {holder}"),
-            "end that process, or choose another port with --port",
-        ),
+        Some(holder) if is_ours => Finding::good(check, format!("port {port} is held by {holder}")),
+        Some(holder) => Finding::bad(check, format!("port {port} is held by {holder}"), hint),
         None => Finding::good(check, format!("port {port} is free")),
     }
 }

@@ -72,7 +72,23 @@ async fn an_agent_dies_and_comes_back_and_not_a_packet_is_lost() {
         found.contains("the kernel's WireGuard is used, on UDP port 51821"),
         "{found}"
     );
+    // And whether it can have that port.
+    assert!(found.contains("udp: port 51821 is free"), "{found}");
+    let node1 = site.lab.namespace("node1").unwrap();
+    let taken = node1.run(|| std::net::UdpSocket::bind("0.0.0.0:51821"));
+    let doctor = site.arpanet2("node1", "doctor");
+    assert!(
+        doctor.out.contains("udp: port 51821 is held by"),
+        "{}",
+        doctor.out
+    );
+    assert!(doctor.out.contains("tunnel_port"), "{}", doctor.out);
+    drop(taken);
     site.ok("node1", "boot 0.1 Apples");
+    assert!(
+        site.ok("node1", "doctor")
+            .contains("udp: port 51821 is held by")
+    );
     // Both kinds make one cluster.
     site.ok(
         "node2",

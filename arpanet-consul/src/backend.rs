@@ -21,7 +21,7 @@ use crate::config::{ConsulConfig, ms};
 use crate::error::{BACKEND, own};
 use crate::leadership::Leadership;
 use crate::reading::Answer;
-use crate::registry::Registration;
+use crate::registry::{Registration, Registry};
 use crate::running::{Running, Source};
 use crate::starting::{come_up, spawn_tasks};
 use crate::translate::{by_id, is_reserved, to_instance};
@@ -52,14 +52,38 @@ impl ConsulDiscovery {
     /// [`InvalidInput`](ErrorKind::InvalidInput) names what can't be used of the config or of the files that it names.
     pub fn new(config: ConsulConfig) -> Result<Self> {
         config.validate()?;
-        let client = Client::new(&config)?;
-        Ok(Self {
+        Ok(Self::over(Client::new(&config)?, config))
+    }
+
+    pub(crate) fn over(client: Client, config: ConsulConfig) -> Self {
+        Self {
             leadership: Leadership::new(client.clone()),
             client,
             config,
             running: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
-        })
+        }
+    }
+
+    /// What it has once this registry is up.
+    fn run(&self, membership: &Membership, registry: Registry) -> Running {
+        let source = Source {
+            client: self.client.clone(),
+            leadership: self.leadership.clone(),
+            consistency: self.config.consistency,
+            wait: ms(self.config.wait_ms),
+            leader: self.leadership.follow(),
+            connections: Arc::new(Semaphore::new(self.config.watch_connections as usize)),
+            cancel: CancellationToken::new(),
+        };
+        Running::new(membership.clone(), source, Arc::new(registry))
+    }
+
+    /// Takes it that this registry is up.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn begin(&self, membership: &Membership, registry: Registry) {
+        self.slot()
+            .replace(Arc::new(self.run(membership, registry)));
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Running>>> {
@@ -194,16 +218,7 @@ impl Discovery for ConsulDiscovery {
             }
         };
         let left = registry.kept().await.map_err(named)?;
-        let source = Source {
-            client: self.client.clone(),
-            leadership: self.leadership.clone(),
-            consistency: self.config.consistency,
-            wait: ms(self.config.wait_ms),
-            leader: self.leadership.follow(),
-            connections: Arc::new(Semaphore::new(self.config.watch_connections as usize)),
-            cancel: CancellationToken::new(),
-        };
-        let running = Running::new(membership.clone(), source, Arc::new(registry));
+        let running = self.run(membership, registry);
         let left = left.into_iter().map(|(id, _)| id).collect();
         let (heartbeat, inherit) = (self.config.heartbeat_ms, self.config.inherit_ms);
         spawn_tasks(&running, ms(heartbeat), ms(inherit), left);

@@ -202,6 +202,10 @@ impl Client {
     ) -> Result<Answer<Vec<ServiceEntry>>> {
         let request = reading.ask(format!("/v1/health/service/{}", part(name)));
         let mut answer: Answer<Vec<ServiceEntry>> = self.read(request).await?;
+        // Consul takes a name in any case.
+        answer
+            .value
+            .retain(|entry| entry.service.service.eq_ignore_ascii_case(name));
         if !self.node_health {
             for entry in &mut answer.value {
                 entry.checks.retain(|check| !is_serf(check));

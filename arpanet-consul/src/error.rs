@@ -110,9 +110,7 @@ pub(crate) fn answered(at: &str, status: StatusCode, body: &str) -> Error {
 
 /// Consul's words as one sentence.
 fn sentence(at: &str, status: StatusCode, body: &str) -> String {
-    const LONGEST: usize = 300;
-    let words = body.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words: String = words.trim_end_matches('.').chars().take(LONGEST).collect();
+    let words = Error::words(body);
     if words.is_empty() {
         return format!(
             "consul at {at} answers {} and does not say why",
@@ -133,6 +131,8 @@ pub(crate) enum Failure {
     Request(#[from] hyper::http::Error),
     #[error("no answer in time")]
     TooLong,
+    #[error("the answer has no end")]
+    TooLarge,
 }
 
 /// No answer at all, or half of one.
@@ -150,6 +150,9 @@ pub(crate) fn unanswered(at: &str, failure: Failure) -> Error {
             ErrorKind::Timeout,
             format!("consul at {at} takes too long to answer"),
         );
+    }
+    if matches!(failure, Failure::TooLarge) {
+        return unreadable(at, failure);
     }
     if cause::<rustls::Error>(&failure).is_some() {
         return own(
@@ -214,12 +217,13 @@ fn cause<E: StdError + 'static>(failure: &Failure) -> Option<&E> {
 }
 
 /// An answer that can't be read.
-pub(crate) fn unreadable(at: &str, cause: serde_json::Error) -> Error {
+pub(crate) fn unreadable(at: &str, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
     own(
         ErrorKind::Incompatible,
         format!("consul at {at} answers what can't be read"),
     )
-    .with_source(cause)
+    // It may repeat what was answered.
+    .with_source(Error::words(&cause.into().to_string()))
     .with_hint("is a consul agent's HTTP port there?")
 }
 

@@ -46,14 +46,17 @@ impl ConsulKeyValue {
     /// [`InvalidInput`](ErrorKind::InvalidInput) names what can't be used of the config or of the files that it names.
     pub fn new(config: ConsulConfig) -> Result<Self> {
         config.validate()?;
-        let client = Client::new(&config)?;
-        Ok(Self {
+        Ok(Self::over(Client::new(&config)?, &config))
+    }
+
+    pub(crate) fn over(client: Client, config: &ConsulConfig) -> Self {
+        Self {
             leadership: Leadership::new(client.clone()),
-            locks: Locks::new(client.clone(), &config),
+            locks: Locks::new(client.clone(), config),
             client,
             consistency: config.kv_consistency,
             wait: ms(config.wait_ms),
-        })
+        }
     }
 
     fn now(&self) -> Reading {
@@ -100,8 +103,8 @@ impl ConsulKeyValue {
         let read = self.client.pair(key, self.now()).await?;
         Ok(Revision(match read.value {
             Some(pair) if pair.value == value => pair.modify_index,
-            Some(pair) => pair.modify_index - 1,
-            None => read.index,
+            Some(pair) => (pair.modify_index - 1).max(1),
+            None => read.index.max(1),
         }))
     }
 }

@@ -10,6 +10,8 @@ mod config;
 
 mod error;
 mod feed;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hosted;
 mod instances;
 mod key_value;

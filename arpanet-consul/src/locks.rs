@@ -7,12 +7,13 @@ use std::time::Duration;
 use arpanet_core::kv::{Held, Key, SessionId};
 use arpanet_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::blocking::next_index;
+use crate::blocking::{Pace, next_index};
 use crate::check::go_duration;
 use crate::client::Client;
 use crate::config::{Consistency, ConsulConfig, ms};
-use crate::error::own;
+use crate::error::{own, unreadable};
 use crate::key_value::check_path;
 use crate::reading::Reading;
 use crate::txn::{Operation, Outcome, is_held, is_session_fault, refused};
@@ -30,6 +31,17 @@ const GIVING_BACK: (u8, Duration) = (5, Duration::from_secs(1));
 
 /// One thing at a time for a lock and a session.
 type Turns = Mutex<HashMap<(Key, SessionId), Weak<tokio::sync::Mutex<()>>>>;
+
+/// What came of an attempt to take a lock.
+#[derive(Debug)]
+enum Attempt {
+    /// It is the session's.
+    Held(Held),
+    /// Another session has it, as of this index.
+    Others { index: u64 },
+    /// Somebody was faster; or it is not to be had yet, after its holder's session ended.
+    NotYet,
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Locks {
@@ -65,7 +77,10 @@ impl Locks {
     /// Waits until the lock may be free.
     async fn freed(&self, key: &Key, mut index: u64) -> Result<()> {
         let path = lock_key(key)?;
+        let begun = Instant::now();
+        let mut pace = Pace::new(begun.elapsed());
         loop {
+            tokio::time::sleep(pace.next(begun.elapsed())).await;
             let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
             let answer = self.client.pair(&path, reading).await?;
             if answer.value.is_none_or(|pair| pair.session.is_none()) {
@@ -78,7 +93,10 @@ impl Locks {
     /// Waits until the session ends.
     async fn ended(&self, session: &SessionId) -> Result<Error> {
         let mut index = 0;
+        let begun = Instant::now();
+        let mut pace = Pace::new(begun.elapsed());
         loop {
+            tokio::time::sleep(pace.next(begun.elapsed())).await;
             let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
             let answer = self.client.has_session(&session.0, reading).await?;
             if !answer.value {
@@ -137,7 +155,13 @@ impl Locks {
         let locking = Operation::lock(&path, &session.0);
         let outcome = self.client.transact(&locking).await?;
         match outcome {
-            Outcome::Done(pair) => Ok(to_held(key, &pair)),
+            Outcome::Done(pair) => match to_held(key, &pair) {
+                Some(held) if held.session == *session => Ok(Some(held)),
+                _ => {
+                    let cause = "a lock that was taken is another session's";
+                    Err(unreadable(&self.client.transport.at, cause))
+                }
+            },
             Outcome::Refused(told) if is_held(&told) => {
                 // A session that ended is told before a lock that it could not have had anyway.
                 let reading = self.now();
@@ -152,9 +176,9 @@ impl Locks {
         }
     }
 
-    /// As [`try_lock`](Self::try_lock), but a call that is dropped takes nothing: a request that is on its way can't be called
-    /// back, so what comes of it is, and until then nothing else is done for this lock and session.
-    async fn attempt(&self, key: &Key, session: &SessionId) -> Result<Option<Held>> {
+    /// Takes a lock where it is free. A call that is dropped takes nothing: a request that is on its way can't be called back, so
+    /// what comes of it is, and until then nothing else is done for this lock and session.
+    async fn attempt(&self, key: &Key, session: &SessionId) -> Result<Attempt> {
         let (tell, told) = oneshot::channel();
         let (this, key, session) = (self.clone(), key.clone(), session.clone());
         tokio::spawn(async move {
@@ -165,11 +189,15 @@ impl Locks {
             }
             let (outcome, may_be_new) = match this.lock_pair(&key).await {
                 // What it has already is not to be given back.
-                Ok((Some(held), _)) if held.session == session => (Ok(Some(held)), false),
-                Ok(_) => (this.take(&key, &session).await, true),
+                Ok((Some(held), _)) if held.session == session => (Ok(Attempt::Held(held)), false),
+                Ok((Some(_), index)) => (Ok(Attempt::Others { index }), false),
+                Ok((None, _)) => match this.take(&key, &session).await {
+                    Ok(Some(held)) => (Ok(Attempt::Held(held)), true),
+                    Ok(None) => (Ok(Attempt::NotYet), false),
+                    Err(error) => (Err(error), true),
+                },
                 Err(error) => (Err(error), false),
             };
-            let may_be_new = may_be_new && !matches!(outcome, Ok(None));
             let (take, taken) = oneshot::channel();
             let is_taken = tell.send((outcome, take)).is_ok() && taken.await.is_ok();
             if may_be_new && !is_taken {
@@ -227,15 +255,14 @@ impl Locks {
 
     pub(crate) async fn campaign(&self, key: &Key, session: &SessionId) -> Result<Held> {
         loop {
-            if let Some(held) = self.attempt(key, session).await? {
-                return Ok(held);
-            }
-            let (held, index) = self.lock_pair(key).await?;
-            if held.is_none() {
-                // Just freed; or not to be had yet, after its holder's session ended.
-                tokio::time::sleep(LOCK_DELAY_WAIT).await;
-                continue;
-            }
+            let index = match self.attempt(key, session).await? {
+                Attempt::Held(held) => return Ok(held),
+                Attempt::NotYet => {
+                    tokio::time::sleep(LOCK_DELAY_WAIT).await;
+                    continue;
+                }
+                Attempt::Others { index } => index,
+            };
             tokio::select! {
                 freed = self.freed(key, index) => freed?,
                 ended = self.ended(session) => {
@@ -263,7 +290,7 @@ fn lock_key(key: &Key) -> Result<String> {
 /// (`CreateIndex`) the count grows over that too.
 fn to_held(key: &Key, pair: &Pair) -> Option<Held> {
     let session = pair.session.clone().filter(|session| !session.is_empty())?;
-    let fencing = pair.create_index + pair.lock_index;
+    let fencing = pair.create_index.saturating_add(pair.lock_index);
     Some(Held::new(key.clone(), SessionId(session), fencing))
 }
 
@@ -278,7 +305,7 @@ mod tests {
             session: session.map(str::to_owned),
             lock_index,
             create_index,
-            modify_index: create_index + 100,
+            modify_index: create_index.saturating_add(100),
         }
     }
 
@@ -294,6 +321,8 @@ mod tests {
         // Made by change 10, and held for the fifth time since one of the changes from 14 on; deleted by the next one at the
         // earliest, and made again after that.
         assert!(fencing(16, 1) > fencing(10, 5));
+        // One that lies.
+        assert_eq!(fencing(u64::MAX, 5), u64::MAX);
         assert_eq!(to_held(&key, &pair(10, 5, None)), None);
         assert_eq!(to_held(&key, &pair(10, 5, Some(""))), None);
     }

@@ -4,6 +4,7 @@ use arpanet_core::Result;
 use bytes::Bytes;
 
 use crate::client::{Client, json, missing_is_done, part, parts};
+use crate::error::unreadable;
 use crate::reading::{Answer, Reading};
 use crate::transport::Request;
 use crate::wire::{NewSession, Pair, Session};
@@ -13,7 +14,9 @@ impl Client {
         let request = reading.ask(format!("/v1/kv/{}", parts(key)));
         let answer = self.read_or_none::<Vec<Pair>>(request).await?;
         Ok(Answer {
-            value: answer.value.and_then(|pairs| pairs.into_iter().next()),
+            value: answer
+                .value
+                .and_then(|pairs| pairs.into_iter().find(|pair| pair.key == key)),
             index: answer.index,
             has_leader: answer.has_leader,
         })
@@ -24,8 +27,10 @@ impl Client {
             .ask(format!("/v1/kv/{}", parts(prefix)))
             .with("recurse", "");
         let answer = self.read_or_none(request).await?;
+        let mut pairs: Vec<Pair> = answer.value.unwrap_or_default();
+        pairs.retain(|pair| pair.key.starts_with(prefix));
         Ok(Answer {
-            value: answer.value.unwrap_or_default(),
+            value: pairs,
             index: answer.index,
             has_leader: answer.has_leader,
         })
@@ -36,7 +41,9 @@ impl Client {
             .ask(format!("/v1/kv/{}", parts(prefix)))
             .with("keys", "");
         let answer = self.read_or_none(request).await?;
-        Ok(answer.value.unwrap_or_default())
+        let mut keys: Vec<String> = answer.value.unwrap_or_default();
+        keys.retain(|key| key.starts_with(prefix));
+        Ok(keys)
     }
 
     /// Stores a value by its own request, which may be longer than one in a transaction. Whether it was stored.
@@ -66,6 +73,9 @@ impl Client {
         let request = Request::put("/v1/session/create").body(json(session)?);
         let response = self.transport.send_again(request).await?;
         let session: Session = self.transport.read(&response)?;
+        if session.id.is_empty() {
+            return Err(unreadable(&self.transport.at, "the session has no id"));
+        }
         Ok(session.id)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arpanet_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,9 @@ use crate::tls;
 
 /// How long a server may take that knows a leader.
 const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// The largest answer that is read, in bytes: all entries under a prefix are one.
+const LARGEST: usize = 256 << 20;
 
 /// So many requests are made at a time. Consul closes the door to who has 200 connections
 /// (`limits.http_max_conns_per_client`), and then also to the sign of life.
@@ -130,6 +133,9 @@ enum Route {
     Unix(PathBuf),
     Tcp(String, u16),
     Tls(String, u16, TlsConnector, ServerName<'static>),
+    /// Each request is answered with the next of these, and the rest with nothing.
+    #[cfg(any(test, fuzzing))]
+    Said(Arc<std::sync::Mutex<std::collections::VecDeque<Vec<u8>>>>),
 }
 
 /// The way to an agent. Each request has a connection of its own, so an agent that is restarted is found again, and a request
@@ -294,7 +300,23 @@ impl Transport {
                 let stream = stream.map_err(Failure::Connect)?;
                 self.exchange_over(stream, request).await
             }
+            #[cfg(any(test, fuzzing))]
+            Route::Said(answers) => {
+                let next = answers.lock().ok().and_then(|mut said| said.pop_front());
+                let nobody = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+                let answer = next.ok_or_else(|| Failure::Connect(nobody()))?;
+                let stream = tokio::io::join(std::io::Cursor::new(answer), tokio::io::sink());
+                self.exchange_over(stream, request).await
+            }
         }
+    }
+
+    /// One that is answered so, whatever it asks.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn told(mut self, answers: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let answers = answers.into_iter().collect();
+        self.route = Route::Said(Arc::new(std::sync::Mutex::new(answers)));
+        self
     }
 
     async fn exchange_over(
@@ -307,7 +329,12 @@ impl Transport {
         let request = self.request(request)?;
         let exchange = async {
             let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = body.collect().await?.to_bytes();
+            let body = Limited::new(body, LARGEST).collect().await;
+            let body = body.map_err(|error| match error.downcast() {
+                Ok(error) => Failure::Http(*error),
+                Err(_) => Failure::TooLarge,
+            })?;
+            let body = body.to_bytes();
             Ok(Response {
                 status: head.status,
                 headers: head.headers,

@@ -130,6 +130,7 @@ impl Client {
 
 /// A refusal that is none of those that the caller knows.
 pub(crate) fn refused(at: &str, told: &str) -> Error {
+    let told = Error::words(told);
     if told.contains("Permission denied") {
         return own(
             ErrorKind::PermissionDenied,

@@ -3,6 +3,7 @@
 //! leave out or give as `null`, in any version from 1.8 on, is optional here.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -116,7 +117,14 @@ pub(crate) struct Pair {
     #[serde(default)]
     pub(crate) lock_index: u64,
     pub(crate) create_index: u64,
+    /// Never 0: that stands for no entry.
+    #[serde(deserialize_with = "positive")]
     pub(crate) modify_index: u64,
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = NonZeroU64::deserialize(deserializer)?;
+    Ok(number.get())
 }
 
 mod base64_bytes {
@@ -224,6 +232,12 @@ mod tests {
         )
         .unwrap();
         assert_eq!((pair.value.len(), pair.session), (0, None));
+    }
+
+    #[test]
+    fn an_entry_has_a_revision() {
+        let pair = r#"{"Key":"a","Value":null,"CreateIndex":1,"ModifyIndex":0}"#;
+        assert!(serde_json::from_str::<Pair>(pair).is_err());
     }
 
     #[test]

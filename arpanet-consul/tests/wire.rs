@@ -283,6 +283,36 @@ async fn what_a_dropped_campaign_is_given_is_given_back() {
 }
 
 #[tokio::test]
+async fn a_consul_that_lies_is_not_believed() {
+    let agent = Agent::start().await;
+    let kv = ConsulKeyValue::new(config(&agent)).unwrap();
+    let pair = |key: &str, revision: u64| json!({"LockIndex": u64::MAX, "Key": key, "Flags": 0, "Value": null, "Session": "other", "CreateIndex": 3, "ModifyIndex": revision});
+    let (key, session) = ("a".parse().unwrap(), SessionId("mine".to_owned()));
+    // Another entry than was asked for, one of no revision, and a lock that was given to somebody else.
+    agent.answer("/v1/kv/a", move |asked| match asked.times {
+        1 => Reply::json(json!([pair("b", 9)])),
+        _ => Reply::json(json!([pair("a", 0)])),
+    });
+    assert_eq!(kv.get(&key).await.unwrap(), None);
+    let error = kv.get(&key).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    agent.answer("/v1/kv/a/", |_| Reply::json(json!(["b", "a/c"])));
+    assert_eq!(kv.list("a/").await.unwrap(), ["a/c".parse().unwrap()]);
+    agent.answer("/v1/txn", move |_| {
+        Reply::json(json!({"Results": [{"KV": pair("arpanet/locks/a", 9)}], "Errors": null}))
+    });
+    let error = kv.try_lock(&key, &session).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    // Its words end up on a terminal.
+    agent.answer("/v1/txn", |_| {
+        let words = format!("\u{1b}[2J{}", "x".repeat(10_000));
+        Reply::error(409, &json!({"Errors": [{"What": words}]}).to_string())
+    });
+    let error = kv.put(&key, "one".into()).await.unwrap_err().to_string();
+    assert!(error.len() < 500 && !error.contains('\u{1b}'), "{error}");
+}
+
+#[tokio::test]
 async fn errors_of_newer_versions_have_their_kinds() {
     let lacks = "Permission denied: token with AccessorID '00000000-0000-0000-0000-000000000002' lacks permission 'key:read' on \"a\"";
     for (status, body, kind) in [

@@ -169,6 +169,21 @@ impl Error {
         self.0.kind.is_retryable()
     }
 
+    /// What another program said, as it can stand in a message: on one line, without what would move a terminal's cursor, and not
+    /// more than 300 characters of it.
+    ///
+    /// ```
+    /// assert_eq!(arpanet_core::Error::words("no\n leader \u{1b}[2J."), "no leader [2J");
+    /// ```
+    #[must_use]
+    pub fn words(said: &str) -> String {
+        const LONGEST: usize = 300;
+        let words = said.split(|c: char| c.is_whitespace() || c.is_control());
+        let words = words.filter(|word| !word.is_empty());
+        let words = words.collect::<Vec<_>>().join(" ");
+        words.trim_end_matches('.').chars().take(LONGEST).collect()
+    }
+
     /// The operation that failed, where one was named.
     #[must_use]
     pub fn operation_name(&self) -> Option<&'static str> {

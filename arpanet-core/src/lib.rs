@@ -9,6 +9,8 @@ pub mod cluster;
 pub mod conformance;
 pub mod discovery;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod health;
 pub mod kv;
 pub mod label;

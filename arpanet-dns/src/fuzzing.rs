@@ -1,4 +1,4 @@
-//! What fuzz targets reach and nobody else: compiled with `--cfg fuzzing` only.
+//! What the fuzz targets do, for them and for this crate's tests: compiled with `--cfg fuzzing` or `test` only.
 #![allow(
     missing_docs,
     clippy::missing_panics_doc,
@@ -16,20 +16,30 @@ use crate::fixture::{say, shared};
 use crate::quick::Scratch;
 use crate::upstream::By;
 
+/// Nobody, containers of two networks, a host.
+const SOURCES: [Option<u32>; 4] = [
+    None,
+    Some(0x0a01_0009),
+    Some(0x0a02_0009),
+    Some(0x0aff_0001),
+];
+
 /// Any bytes as a question: what is said to them fits, is an answer to them, and the quick way says what the long one does.
-pub fn question(message: &[u8], source: Option<u32>, forwards: bool) {
-    let source = source.map(Ipv4Addr::from);
-    let upstreams = forwards.then(|| ([192, 0, 2, 1], 53).into());
-    let config = DnsConfig::default().upstreams(upstreams);
-    // Two, so that it is the same instance's turn in both.
-    let [one, two] = [config.clone(), config].map(shared);
-    if let Some(said) = say(&one, message, source, By::Datagram) {
+pub fn question(asked: &[u8]) {
+    let Some((how, message)) = asked.split_first() else {
+        return;
+    };
+    let source = SOURCES[usize::from(how >> 1) % SOURCES.len()].map(Ipv4Addr::from);
+    let upstreams = (how % 2 == 0).then(|| ([192, 0, 2, 1], 53).into());
+    let forwarding = shared(DnsConfig::default().upstreams(upstreams));
+    if let Some(said) = say(&forwarding, message, source, By::Datagram) {
         assert!(said.len() <= 1_232);
         assert_eq!(said[..2], message[..2]);
         assert!(Message::from_vec(&said).is_ok() || said.len() == 12);
     }
     let [mut quick, mut slow] = [Scratch::default(), Scratch::default()];
     for by in [By::Datagram, By::Stream] {
+        // Two, so that it is the same instance's turn in both.
         let [one, two] = [DnsConfig::default(), DnsConfig::default()].map(shared);
         if one.quickly(message, source, by, &mut quick) {
             assert!(matches!(
@@ -41,5 +51,13 @@ pub fn question(message: &[u8], source: Option<u32>, forwards: bool) {
             assert_eq!(quick, slow);
         }
     }
-    drop(two);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn any_bytes_are_a_question_or_none() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/dns_question");
+        arpanet_core::conformance::bytes::hold(seeds, 300, super::question);
+    }
 }

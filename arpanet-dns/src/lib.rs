@@ -8,7 +8,7 @@ mod batch;
 mod config;
 #[cfg(any(test, fuzzing))]
 mod fixture;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod index;
 mod question;

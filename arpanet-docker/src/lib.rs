@@ -22,7 +22,7 @@ mod turns;
 mod view;
 mod watch;
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use self::api::fuzzing;
 pub use self::api::{ContainerDns, DockerApi, DockerApiConfig};
 pub use self::backend::DockerRuntime;

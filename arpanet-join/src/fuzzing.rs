@@ -1,4 +1,4 @@
-//! What fuzz targets reach and nobody else: compiled with `--cfg fuzzing` only.
+//! What the fuzz targets do, for them and for this crate's tests: compiled with `--cfg fuzzing` or `test` only.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ pub fn stranger(said: &[u8]) {
 }
 
 /// Whatever an applicant with the right password asks for. With `proven`, it shows the identity that is its own.
-pub fn applicant(asked: &[u8], proven: bool) {
+fn applicant(asked: &[u8], proven: bool) {
     let Ok(mut request) = decode::<Request>(asked) else {
         return;
     };
@@ -49,8 +49,15 @@ pub fn applicant(asked: &[u8], proven: bool) {
     }
 }
 
+/// Whatever an applicant that knows the password asks a seed for, and whatever a seed answers.
+pub fn applicants_and_seeds(said: &[u8]) {
+    applicant(said, false);
+    applicant(said, true);
+    answers(said);
+}
+
 /// Whatever a seed answers to a joiner.
-pub fn answers(said: &[u8]) {
+fn answers(said: &[u8]) {
     let _ = decode::<Answer>(said);
     let _ = decode::<Confirmation>(said);
     if let Ok(verdict) = decode::<Verdict>(said)
@@ -104,7 +111,7 @@ fn verifier() -> Verifier {
     let made = || {
         Verifier::new(
             &Password::new("Apples").unwrap(),
-            KdfParams::new(8, 1, 1).unwrap(),
+            KdfParams::new(8 * 1024, 1, 1).unwrap(),
         )
         .unwrap()
     };
@@ -156,5 +163,31 @@ impl Gatekeeper for Everybody {
 
     async fn withdraw(&self, _node: NodeAddr, _identity: Identity) -> Result<bool> {
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arpanet_core::conformance::bytes::hold;
+
+    use super::*;
+
+    fn seeds(target: &str) -> String {
+        format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn no_bytes_of_a_stranger_admit_it() {
+        hold(seeds("join_stranger"), 2_000, stranger);
+    }
+
+    #[test]
+    fn no_bytes_of_an_applicant_admit_another() {
+        hold(seeds("join_applicant"), 500, applicants_and_seeds);
+    }
+
+    #[test]
+    fn any_bytes_are_the_state_of_a_join_or_none() {
+        hold(seeds("state_files"), 10_000, state);
     }
 }

@@ -5,7 +5,7 @@ mod backend;
 mod client;
 mod config;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod identity;
 mod limit;

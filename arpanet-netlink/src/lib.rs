@@ -17,7 +17,7 @@ mod wireguard;
 
 pub use address::Address;
 pub use connection::Netlink;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use ledger::fuzzing;
 pub use ledger::{Change, Ledger, Mark, VethPair};
 pub use link::{Link, MacAddr, VethEnd};

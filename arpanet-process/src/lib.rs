@@ -9,7 +9,7 @@ mod entry;
 mod error;
 mod exec;
 mod folder;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod identity;
 mod log;

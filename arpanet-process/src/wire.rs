@@ -168,15 +168,19 @@ impl Frame {
             0 => Self::Message(payload),
             1 => Self::Data(payload),
             2 => Self::Errors(payload),
-            3 => Self::End,
+            3 if payload.is_empty() => Self::End,
             4 => {
                 let [a, b, c, d] = number()?;
                 Self::Resize(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
             }
             5 => Self::Taken(u32::from_be_bytes(number()?)),
             6 => Self::Exited(i32::from_be_bytes(number()?)),
-            7 => Self::Grown,
-            _ => return Err(invalid("a frame of unknown kind")),
+            7 if payload.is_empty() => Self::Grown,
+            _ => {
+                return Err(invalid(
+                    "a frame of unknown kind, or one that has nothing to say and does",
+                ));
+            }
         })
     }
 }
@@ -248,6 +252,8 @@ mod tests {
         for bytes in [
             &[9, 0, 0, 0, 0][..],
             &[5, 0, 0, 0, 1, 0],
+            &[3, 0, 0, 0, 1, 0],
+            &[7, 0, 0, 0, 1, 0],
             &[1, 255, 0, 0, 0],
             &[1, 0],
         ] {

@@ -72,13 +72,7 @@ impl Client {
         if status != StatusCode::OK {
             return Err(answered(&self.at, status, &body));
         }
-        let report: Report =
-            serde_json::from_str(&body).map_err(|cause| unreadable(&self.at, cause))?;
-        if report.router.protocol != "weave" {
-            let cause = format!("it speaks the protocol {:?}", report.router.protocol);
-            return Err(unreadable(&self.at, cause));
-        }
-        Ok(report)
+        read_report(&self.at, &body)
     }
 
     /// Has it connect to these, and keep trying. Those that it is told again are tried at once.
@@ -137,6 +131,16 @@ impl Client {
         let body = String::from_utf8(body).map_err(|cause| unreadable(&self.at, cause))?;
         Ok((status, body))
     }
+}
+
+/// A report of the router that is there.
+pub(crate) fn read_report(at: &str, body: &str) -> Result<Report> {
+    let report: Report = serde_json::from_str(body).map_err(|cause| unreadable(at, cause))?;
+    if report.router.protocol != "weave" {
+        let cause = format!("it speaks the protocol {:?}", report.router.protocol);
+        return Err(unreadable(at, cause));
+    }
+    Ok(report)
 }
 
 #[cfg(test)]

@@ -61,12 +61,12 @@ pub(crate) fn look(
 
 /// The router's words on an attempt that failed.
 fn read(info: &str) -> Trouble {
-    let info = info.split(", retry: ").next().unwrap_or_default().trim();
+    let info = Error::words(info.split(", retry: ").next().unwrap_or_default());
     let says = |words: &str| info.contains(words);
     if says("Unable to decrypt TCP msg") {
         Trouble::WrongPassword
     } else if says("peer names collision") {
-        Trouble::SameName(info.to_owned())
+        Trouble::SameName(info)
     } else if says("cannot connect to ourself") {
         Trouble::Itself
     } else if says("connection reset by peer") || says("EOF") || says("broken pipe") {
@@ -74,9 +74,9 @@ fn read(info: &str) -> Trouble {
     } else if says("i/o timeout") || says("connection timed out") || info.is_empty() {
         Trouble::Silence
     } else if info.starts_with("dial ") {
-        Trouble::Unreachable(info.to_owned())
+        Trouble::Unreachable(info)
     } else {
-        Trouble::Other(info.to_owned())
+        Trouble::Other(info)
     }
 }
 
@@ -111,8 +111,10 @@ impl Observation {
             .ended
             .unwrap_or((router.termination_count, router.termination_count));
         self.ended = Some((first, router.termination_count));
-        if let Some(peer) = router.peer(name) {
-            self.lives.insert((peer.uid, peer.nick_name.clone()));
+        if let Some(peer) = router.peer(name)
+            && self.lives.len() < TOO_MANY_LIVES
+        {
+            self.lives.insert((peer.uid, Error::words(&peer.nick_name)));
         }
     }
 

@@ -37,9 +37,7 @@ pub(crate) fn answered(at: &str, status: StatusCode, body: &str) -> Error {
 
 /// The router's words as one sentence.
 fn sentence(at: &str, status: StatusCode, body: &str) -> String {
-    const LONGEST: usize = 300;
-    let words = body.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words: String = words.trim_end_matches('.').chars().take(LONGEST).collect();
+    let words = Error::words(body);
     if words.is_empty() {
         let status = status.as_u16();
         return format!("the weave router at {at} answers {status} and does not say why");
@@ -53,7 +51,8 @@ pub(crate) fn unreadable(at: &str, cause: impl Into<Box<dyn StdError + Send + Sy
         ErrorKind::Incompatible,
         format!("what answers at {at} does not answer as a weave router does"),
     )
-    .with_source(cause)
+    // It may repeat what was answered.
+    .with_source(Error::words(&cause.into().to_string()))
     .with_hint("weave 2.8 and 2.9 are known to work")
 }
 
@@ -97,6 +96,16 @@ pub(crate) fn is_nobody(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_router_says_is_told_in_one_line_that_has_an_end() {
+        let said = format!("a \u{1b}[2J\n{}", "x".repeat(10_000));
+        let told = Error::words(&said);
+        assert!(told.starts_with("a [2J x") && told.len() == 300, "{told}");
+        let error = unreadable("there", said);
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.len() == 300 && !cause.contains('\u{1b}'), "{cause}");
+    }
 
     #[test]
     fn an_answer_has_its_kind_and_the_words_of_the_router() {

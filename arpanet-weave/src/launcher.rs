@@ -386,7 +386,9 @@ impl Launcher {
                     }
                     let message = format!(
                         "the router at {} calls itself {} instead of {}",
-                        self.client.at, report.router.name, wanted.name
+                        self.client.at,
+                        Error::words(&report.router.name),
+                        wanted.name
                     );
                     return Err(own(ErrorKind::Conflict, message));
                 }

@@ -9,6 +9,8 @@ mod config;
 mod detour;
 mod diagnosis;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod launcher;
 mod leftovers;
 mod log;

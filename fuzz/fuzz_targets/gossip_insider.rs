@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|packets: Vec<&[u8]>| arpanet_gossip::engine::fuzzing::insider(packets));
+fuzz_target!(|bytes: &[u8]| arpanet_gossip::engine::fuzzing::insider(bytes));

@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|datagrams: Vec<&[u8]>| arpanet_gossip::engine::fuzzing::outsider(datagrams));
+fuzz_target!(|bytes: &[u8]| arpanet_gossip::engine::fuzzing::outsider(bytes));

@@ -3,8 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|said: &[u8]| {
-    arpanet_join::fuzzing::applicant(said, false);
-    arpanet_join::fuzzing::applicant(said, true);
-    arpanet_join::fuzzing::answers(said);
-});
+fuzz_target!(|bytes: &[u8]| arpanet_join::fuzzing::applicants_and_seeds(bytes));

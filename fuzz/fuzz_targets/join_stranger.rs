@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|said: &[u8]| arpanet_join::fuzzing::stranger(said));
+fuzz_target!(|bytes: &[u8]| arpanet_join::fuzzing::stranger(bytes));

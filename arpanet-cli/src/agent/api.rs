@@ -11,6 +11,7 @@ use arpanet_core::runtime::{Container, ContainerSpec, NetRequest};
 use arpanet_core::{AppNet, Cluster, ContainerName, Error, ErrorKind, NodeAddr, ServiceName};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -24,6 +25,7 @@ use super::keys;
 use super::kv;
 use super::network_driver::DockerNetworks;
 use super::overlay::Tunnelled;
+use super::refusals;
 use super::status::{self, Node, Service, Status};
 use super::{streams, why};
 use crate::failure::Failure;
@@ -120,6 +122,7 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/end", post(end))
         .route("/metrics", get(metrics))
         .with_state(context)
+        .layer(map_response(refusals::told))
 }
 
 async fn read_status(State(context): State<Context>) -> Answer<Status> {

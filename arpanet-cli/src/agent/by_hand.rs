@@ -73,6 +73,14 @@ impl ByHand {
         })
     }
 
+    /// What is kept now.
+    #[cfg(any(test, fuzzing))]
+    pub(super) async fn kept(
+        &self,
+    ) -> (BTreeMap<InstanceId, Registration>, BTreeSet<HidablePlane>) {
+        (self.registrations.get().await, self.hidden.get().await)
+    }
+
     /// Brings about what an earlier agent kept.
     pub(super) async fn restore(&self, cluster: &Cluster) -> Result<()> {
         for plane in self.hidden.get().await {

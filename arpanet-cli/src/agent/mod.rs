@@ -10,6 +10,8 @@ mod dns;
 mod docker_plane;
 mod forward;
 pub(crate) mod frames;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub(crate) mod images;
 mod kept;
 pub(crate) mod keys;
@@ -22,6 +24,7 @@ mod metrics;
 pub(crate) mod network_driver;
 pub(crate) mod order;
 pub(crate) mod overlay;
+mod refusals;
 pub(crate) mod stack;
 pub(crate) mod state;
 pub(crate) mod status;

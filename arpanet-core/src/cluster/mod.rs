@@ -9,7 +9,7 @@ mod draining;
 mod event;
 mod facility;
 mod foreign;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gate;
 mod given;

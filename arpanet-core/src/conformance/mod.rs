@@ -49,6 +49,7 @@
 //! # }
 //! ```
 
+pub mod bytes;
 mod check;
 mod discovery;
 mod key_value;

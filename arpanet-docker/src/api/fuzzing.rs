@@ -1,4 +1,4 @@
-//! What fuzz targets reach and nobody else: compiled with `--cfg fuzzing` only.
+//! What the fuzz targets do, for them and for this crate's tests: compiled with `--cfg fuzzing` or `test` only.
 #![allow(
     missing_docs,
     clippy::missing_panics_doc,
@@ -20,8 +20,16 @@ use super::server::Serving;
 use super::{ContainerDns, DockerApiConfig};
 use crate::DockerConfig;
 
+/// What clients of the docker API send: where requests end, and what creates a container.
+pub fn docker_requests(sent: &[u8]) {
+    if let Some((cut, bytes)) = sent.split_first() {
+        requests(bytes, usize::from(*cut));
+        creation(bytes, cut % 2 == 0);
+    }
+}
+
 /// A client's bytes on their way to the engine: where a request ends does not depend on how they were cut.
-pub fn requests(bytes: &[u8], cut: usize) {
+fn requests(bytes: &[u8], cut: usize) {
     if let Parsed::Head(head) = head::parse(bytes) {
         let told = &bytes[..head.length];
         for length in [None, Some(7)] {
@@ -74,7 +82,7 @@ impl AsyncRead for Pieces<'_> {
 }
 
 /// What a client sends to create a container: nothing but its DNS changes.
-pub fn creation(bytes: &[u8], on_overlay: bool) {
+fn creation(bytes: &[u8], on_overlay: bool) {
     let _ = creation::is_detached(bytes);
     let Some(body) = creation::read(bytes) else {
         return;
@@ -88,5 +96,14 @@ pub fn creation(bytes: &[u8], on_overlay: bool) {
             body.retain(|key, _| !key.eq_ignore_ascii_case("HostConfig"));
         }
         assert_eq!(body, changed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn any_bytes_of_a_client_end_where_they_end() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/docker_requests");
+        arpanet_core::conformance::bytes::hold(seeds, 2_000, super::docker_requests);
     }
 }

@@ -7,7 +7,7 @@ mod chunked;
 mod config;
 mod connection;
 mod creation;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod head;
 mod network;

@@ -20,6 +20,8 @@
 
 mod client;
 mod endpoint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod ipam;
 mod journal;
 mod keeper;

@@ -38,6 +38,18 @@ pub(super) fn engine() -> Engine {
     engine_in((1..=4).map(entry).collect(), first_key())
 }
 
+/// Among others: 2 is a client, 4 was forgotten.
+pub(super) fn engine_of_many() -> Engine {
+    let role = |index| match index {
+        2 => Role::Client,
+        _ => Role::Server,
+    };
+    let mut roster: Roster = (1..=4).map(|index| entry_as(index, role(index))).collect();
+    roster.forget(addr(4));
+    let key = first_key().covering(roster.departures());
+    engine_in(roster, key)
+}
+
 /// Node 1 of this cluster.
 pub(super) fn engine_in(roster: Roster, cluster_key: ClusterKey) -> Engine {
     let me = entry(1);

@@ -95,7 +95,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`PermissionDenied`](ErrorKind::PermissionDenied) on a node that admits nobody;
-    /// [`Unsupported`](ErrorKind::Unsupported) where the key stays.
+    /// [`Unsupported`](ErrorKind::Unsupported) where the key stays; [`Unavailable`](ErrorKind::Unavailable) where it was
+    /// made for more departures than this node has heard of: one that it made now would not stand.
     pub fn turn_over(&mut self, now: Duration, credential: Option<Credential>) -> Result<Ticket> {
         self.check_admits("turn the cluster's key over")?;
         if self.config.keep_key {
@@ -103,6 +104,13 @@ impl Engine {
                 ErrorKind::Unsupported,
                 "this cluster's key stays: other parts of it depend on the one that it was founded with",
             ));
+        }
+        let covers = self.roster.departures();
+        if self.keys.present.covers > covers {
+            let message = "somebody has left of whom this node has not heard yet: a key that it made now would not stand";
+            return Err(
+                Error::new(ErrorKind::Unavailable, message).with_hint("try it again in a moment")
+            );
         }
         let id = self.keys.next_id(self.me).ok_or_else(|| {
             Error::new(
@@ -118,7 +126,7 @@ impl Engine {
         };
         let secret = Secret::from_bytes(self.rng.random());
         let key = ClusterKey::new(id, secret)
-            .covering(self.roster.departures())
+            .covering(covers)
             .with_password(password);
         self.take_keys(now, Keys::new(key, credential));
         let id = self.fresh_id();
@@ -166,8 +174,8 @@ impl Engine {
     /// Turns the key over where somebody has left who may have it, or a password that is not with it came here.
     pub(super) fn turn_if_stale(&mut self, now: Duration) {
         self.keys.letters = LETTERS;
-        let is_stale =
-            self.keys.present.covers < self.roster.departures() || self.keys.has_newer_password();
+        let (covers, known) = (self.keys.present.covers, self.roster.departures());
+        let is_stale = covers < known || covers == known && self.keys.has_newer_password();
         if !is_stale || self.config.keep_key || self.joining_until.is_some() || !self.admits() {
             self.keys.stale_since = None;
             return;

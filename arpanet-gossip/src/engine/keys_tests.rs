@@ -1,32 +1,18 @@
 //! Who may give a key, and what an old one is good for.
 
 use arpanet_core::admission::ClusterKey;
-use arpanet_core::roster::Role;
 
-use super::insider::{CLUSTER, addr, at, engine_in, entry_as, first_key, key as key_of};
+use super::insider::{CLUSTER, addr, at, engine_of_many, entry, first_key, key as key_of};
 use super::keys::OVERLAP;
 use super::*;
 use crate::handover::{Address, Content, Give, Letter};
 
-/// 1 is this node, 2 is a client, 4 was forgotten.
-fn entry(index: u16) -> RosterEntry {
-    let role = if index == 2 {
-        Role::Client
-    } else {
-        Role::Server
-    };
-    entry_as(index, role)
-}
-
-fn engine() -> Engine {
-    let mut roster: Roster = (1..=4).map(entry).collect();
-    roster.forget(addr(4));
-    let key = first_key().covering(roster.departures());
-    engine_in(roster, key)
-}
-
 fn given(by: u16, to: u16, id: u32) -> Vec<u8> {
-    let key = ClusterKey::new(id, Secret::from_bytes([id as u8; 32])).covering(3);
+    given_covering(by, to, id, 3)
+}
+
+fn given_covering(by: u16, to: u16, id: u32, covers: u64) -> Vec<u8> {
+    let key = ClusterKey::new(id, Secret::from_bytes([id as u8; 32])).covering(covers);
     let identity = entry(to).identity;
     let address = Address {
         cluster: &CLUSTER,
@@ -46,7 +32,7 @@ fn given(by: u16, to: u16, id: u32) -> Vec<u8> {
 
 #[test]
 fn a_key_counts_only_from_one_who_may_give_it() {
-    let mut engine = engine();
+    let mut engine = engine_of_many();
     let now = Duration::from_secs(1);
     // A client, one that was forgotten, one that nobody knows; and a letter to somebody else.
     for letter in [
@@ -65,6 +51,30 @@ fn a_key_counts_only_from_one_who_may_give_it() {
     // An older one is well signed, and no use.
     engine.handle_datagram(now, at(3), &given(3, 1, 8));
     assert_eq!(engine.keys().key.id, 9);
+}
+
+#[test]
+fn a_key_that_would_not_stand_is_not_said_to_be_made() {
+    let mut engine = engine_of_many();
+    let now = Duration::from_secs(1);
+    // Made by one who has heard of more departures.
+    let covers = engine.roster().departures() + 6;
+    engine.handle_datagram(now, at(3), &given_covering(3, 1, 9, covers));
+    let error = engine.turn_over(now, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(engine.keys().key.id, 9);
+    // Who is taken out meanwhile is out all the same, and the key follows once all are known.
+    engine.forget(now, addr(2)).unwrap();
+    assert_eq!(engine.roster().holder(addr(2)), None);
+    assert_eq!(engine.keys().key.id, 9);
+    let mut index = 5;
+    while engine.roster().departures() < covers {
+        engine.roster.make(entry(index), &key_of(1)).unwrap();
+        engine.forget(now, addr(index)).unwrap();
+        index += 1;
+    }
+    assert_ne!(engine.keys().key.id, 9);
+    assert_eq!(engine.keys().key.covers, engine.roster().departures());
 }
 
 /// What somebody who has a key and no identity can say in a member's name.
@@ -126,14 +136,14 @@ impl Thief {
 #[test]
 fn the_key_before_is_believed_for_a_moment_and_not_at_all_after_a_departure() {
     let now = Duration::from_secs(1);
-    let mut engine = engine();
+    let mut engine = engine_of_many();
     let mut thief = Thief::new();
     thief.prove(&mut engine, now);
     engine.turn_over(now, None).unwrap();
     assert!(thief.is_believed(&mut engine, now + OVERLAP / 2));
     assert!(!thief.is_believed(&mut engine, now + OVERLAP));
 
-    let mut engine = self::engine();
+    let mut engine = engine_of_many();
     let mut thief = Thief::new();
     thief.prove(&mut engine, now);
     engine

@@ -1,4 +1,4 @@
-//! What fuzz targets reach and nobody else: compiled with `--cfg fuzzing` only.
+//! What the fuzz targets do, for them and for this crate's tests: compiled with `--cfg fuzzing` or `test` only.
 #![allow(
     missing_docs,
     clippy::missing_panics_doc,
@@ -19,4 +19,13 @@ pub fn ledger(bytes: &[u8]) {
     assert_eq!((&again, all), (&records, whole));
     let unfinished = [&bytes[..whole], b"{\"change"].concat();
     assert_eq!(parse(&unfinished).unwrap(), (records, whole));
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn any_bytes_are_a_ledger_or_none() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/ledger");
+        arpanet_core::conformance::bytes::hold(seeds, 10_000, super::ledger);
+    }
 }

@@ -1,7 +1,7 @@
 //! The ledger: every change to the host is written down with its undo before it is made.
 
 mod change;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod host;
 mod journal;

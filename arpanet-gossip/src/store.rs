@@ -3,8 +3,13 @@
 //! An owner numbers its changes. A *delta* says: these are all of the owner's records with versions in `(from, to]`. So
 //! a receiver that has everything up to `from` has everything up to `to` afterwards (its *watermark*), and what it holds
 //! from that range and is not named has been superseded: by a later change, or by a removal so old that it was dropped.
+//!
+//! Who may have missed a removal that was dropped is told *the whole*: a series of deltas from nothing on, which counts only once
+//! it is through, whatever of it was lost meanwhile. From then on its receiver tells others the whole, too, since it knows of
+//! that removal no more than they do.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +32,73 @@ struct Owner {
     records: BTreeMap<String, Stored>,
     by_version: BTreeMap<u64, String>,
     tombstones: usize,
-    /// The newest removal that was dropped.
+    /// Up to here, removals may have been dropped: here, or where the whole was told.
     floor: u64,
+    /// The whole that is being told.
+    whole: Option<Whole>,
+    /// Of a whole the beginning is missing.
+    missed: bool,
     islands: Vec<(u64, u64)>,
     doubted: BTreeMap<String, u64>,
+}
+
+/// How far somebody has told the whole.
+#[derive(Debug, Clone, Copy)]
+struct Whole {
+    by: NodeAddr,
+    told: u64,
+    of: Series,
+}
+
+/// Which series of the whole: by how far its teller knew the owner when it began.
+pub(crate) type Series = u64;
+
+/// What somebody lacks.
+#[derive(Debug)]
+pub(crate) struct Lacking {
+    pub(crate) deltas: Vec<Delta>,
+    /// They are of the whole.
+    pub(crate) whole: Option<Series>,
+    /// There is no more.
+    pub(crate) all: bool,
+}
+
+impl Lacking {
+    const fn nothing() -> Self {
+        Self {
+            deltas: Vec::new(),
+            whole: None,
+            all: true,
+        }
+    }
+}
+
+/// What somebody has of an owner.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) mark: Mark,
+    /// Of the whole it has been told everything up to here.
+    pub(crate) told: Option<(u64, Series)>,
+}
+
+impl Held {
+    /// What this list of marks says of an owner, as it stands in a request.
+    pub(crate) fn of(nothing: Mark, marks: &[Mark]) -> Self {
+        let mut marks = marks.iter().filter(|mark| mark.owner == nothing.owner);
+        Self {
+            mark: marks.next().copied().unwrap_or(nothing),
+            told: marks
+                .next()
+                .zip(marks.next())
+                .map(|(told, of)| (told.version, of.version)),
+        }
+    }
+}
+
+impl From<Mark> for Held {
+    fn from(mark: Mark) -> Self {
+        Self { mark, told: None }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -98,7 +166,7 @@ impl Store {
     pub(crate) fn has_gap(&self, owner: NodeAddr) -> bool {
         self.owners
             .get(&owner)
-            .is_some_and(|owner| !owner.islands.is_empty())
+            .is_some_and(|owner| !owner.islands.is_empty() || owner.whole.is_some() || owner.missed)
     }
 
     /// An owner's live records with their versions.
@@ -133,6 +201,7 @@ impl Store {
         owner.insert(record.clone(), now);
         owner.watermark = to;
         owner.islands.clear();
+        (owner.whole, owner.missed) = (None, false);
         Delta {
             owner: me.index(),
             generation: owner.generation,
@@ -143,11 +212,14 @@ impl Store {
         }
     }
 
-    /// Takes in a delta. `verify` checks a record's signature; it is asked only about records that would be taken.
+    /// Takes in a delta that somebody sends, perhaps as a part of the whole. `verify` checks a record's signature; it is asked
+    /// only about records that would be taken.
     pub(crate) fn apply(
         &mut self,
+        by: NodeAddr,
         owner: NodeAddr,
         delta: &Delta,
+        whole: Option<Series>,
         now: Duration,
         verify: impl Fn(&WireRecord) -> bool,
     ) -> Applied {
@@ -192,8 +264,11 @@ impl Store {
                 changes.push((record.key.clone(), record.value.clone()));
             }
         }
-        known.advance(delta.from, delta.to);
-        if known.watermark >= delta.target {
+        match whole {
+            Some(of) => known.follow(by, of, delta),
+            None => known.advance(delta.from, delta.to),
+        }
+        if known.watermark >= delta.target && known.whole.is_none() {
             changes.extend(known.settle_doubts());
         }
         Applied::Changes(changes)
@@ -272,59 +347,41 @@ impl Store {
         })
     }
 
-    /// What somebody lacks who has the owner up to `mark`, in at most `limit` deltas, and whether that is all.
-    pub(crate) fn deltas_since(&self, mark: Mark, limit: usize) -> (Vec<Delta>, bool) {
+    /// How far this node has told the whole of an owner here, if it has not told all of it, and how far it knew the owner then:
+    /// to go on there, in a request to it, after the owner's own mark.
+    pub(crate) fn told_by(&self, by: NodeAddr, owner: NodeAddr) -> Option<[Mark; 2]> {
+        let known = self.owners.get(&owner)?;
+        let whole = known.whole.filter(|whole| whole.by == by)?;
+        Some([whole.told, whole.of].map(|version| Mark {
+            owner: owner.index(),
+            generation: known.generation,
+            version,
+        }))
+    }
+
+    /// What somebody lacks who has so much, in at most `limit` deltas.
+    pub(crate) fn lacking(&self, held: Held, limit: usize) -> Lacking {
+        let mark = held.mark;
         let Some(owner) = NodeAddr::from_index(mark.owner).and_then(|node| self.owners.get(&node))
         else {
-            return (Vec::new(), true);
+            return Lacking::nothing();
         };
-        if owner.generation != mark.generation || owner.watermark <= mark.version {
-            return (Vec::new(), true);
+        let target = owner.watermark;
+        if owner.generation != mark.generation || target <= mark.version {
+            return Lacking::nothing();
         }
         // Whoever may have missed a removal that is forgotten here compares the whole; so does who has the owner as it was
         // before it started last: what it had said then and not again since, it may not know of itself.
-        let start = if mark.version < owner.floor || life(mark.version) < life(owner.watermark) {
-            0
-        } else {
-            mark.version
+        let needs_whole = mark.version < owner.floor || life(mark.version) < life(target);
+        // A removal that was dropped since the series began may be of what was told in it as being there.
+        let goes_on = held.told.filter(|(_, of)| owner.floor <= *of);
+        let (start, whole) = match (needs_whole, goes_on) {
+            (false, _) => (mark.version, None),
+            (true, Some((told, of))) => (told.min(target), Some(of)),
+            (true, None) => (0, Some(target)),
         };
-        let target = owner.watermark;
-        let mut deltas = Vec::new();
-        let mut open = Delta {
-            owner: mark.owner,
-            generation: owner.generation,
-            from: start,
-            to: start,
-            target,
-            records: Vec::new(),
-        };
-        let mut weight = 0;
-        for (version, key) in owner.by_version.range(start + 1..) {
-            let Some(stored) = owner.records.get(key) else {
-                continue;
-            };
-            let record = &stored.record;
-            if weight > 0 && weight + record.weight() > FILL {
-                let next = Delta {
-                    from: open.to,
-                    to: open.to,
-                    records: Vec::new(),
-                    ..open.clone()
-                };
-                deltas.push(std::mem::replace(&mut open, next));
-                weight = 0;
-                if deltas.len() >= limit {
-                    return (deltas, false);
-                }
-            }
-            weight += record.weight();
-            open.records.push(record.clone());
-            // Beyond the watermark something is missing: such records come along, but nothing is said of the range.
-            open.to = (*version).min(target).max(open.to);
-        }
-        open.to = target;
-        deltas.push(open);
-        (deltas, true)
+        let (deltas, all) = owner.deltas(mark, start, limit);
+        Lacking { deltas, whole, all }
     }
 
     /// All live records.
@@ -353,6 +410,74 @@ impl Owner {
             .filter(|stored| stored.record.value.is_some())
             .map(|stored| (stored.record.key, None))
             .collect()
+    }
+
+    /// All from `start` on, in at most `limit` deltas, and whether that is all.
+    fn deltas(&self, mark: Mark, start: u64, limit: usize) -> (Vec<Delta>, bool) {
+        let target = self.watermark;
+        let mut deltas = Vec::new();
+        let mut open = Delta {
+            owner: mark.owner,
+            generation: self.generation,
+            from: start,
+            to: start,
+            target,
+            records: Vec::new(),
+        };
+        let mut weight = 0;
+        for (version, key) in self.by_version.range((Excluded(start), Unbounded)) {
+            let Some(stored) = self.records.get(key) else {
+                continue;
+            };
+            let record = &stored.record;
+            if weight > 0 && weight + record.weight() > FILL {
+                let next = Delta {
+                    from: open.to,
+                    to: open.to,
+                    records: Vec::new(),
+                    ..open.clone()
+                };
+                deltas.push(std::mem::replace(&mut open, next));
+                weight = 0;
+                if deltas.len() >= limit {
+                    return (deltas, false);
+                }
+            }
+            weight += record.weight();
+            open.records.push(record.clone());
+            // Beyond the watermark something is missing: such records come along, but nothing is said of the range.
+            open.to = (*version).min(target).max(open.to);
+        }
+        open.to = target;
+        deltas.push(open);
+        (deltas, true)
+    }
+
+    /// Notes how far the whole is told. A part of another series than the one that is being told does not count.
+    fn follow(&mut self, by: NodeAddr, of: Series, delta: &Delta) {
+        let same = |whole: &&mut Whole| whole.by == by && whole.of == of;
+        let told = match self.whole.as_mut().filter(same) {
+            Some(whole) if delta.from <= whole.told => {
+                whole.told = whole.told.max(delta.to);
+                whole.told
+            }
+            Some(_) => return,
+            None if delta.from == 0 => {
+                let told = delta.to;
+                self.whole = Some(Whole { by, told, of });
+                told
+            }
+            None => {
+                self.missed = true;
+                return;
+            }
+        };
+        self.missed = false;
+        if told >= delta.target {
+            self.whole = None;
+            self.floor = self.floor.max(delta.target);
+            self.advance(0, delta.target);
+        }
     }
 
     /// Puts a record in place of the one with its key, whose value is returned.

@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::record::Signature;
@@ -8,6 +10,11 @@ const NOW: Duration = Duration::ZERO;
 
 fn owner() -> NodeAddr {
     NodeAddr::from_index(OWNER).unwrap()
+}
+
+/// Who tells.
+fn source_node() -> NodeAddr {
+    NodeAddr::from_index(8).unwrap()
 }
 
 fn signature() -> Signature {
@@ -29,13 +36,23 @@ fn store() -> Store {
     store
 }
 
+fn held(store: &Store) -> Held {
+    held_of(store, source_node())
+}
+
+/// What it tells this node that it has.
+fn held_of(store: &Store, by: NodeAddr) -> Held {
+    let mut marks = vec![store.mark(owner()).unwrap()];
+    marks.extend(store.told_by(by, owner()).into_iter().flatten());
+    Held::of(marks[0], &marks)
+}
+
 fn feed(from: &Store, to: &mut Store) {
-    let mark = to.mark(owner()).unwrap();
-    let (deltas, all) = from.deltas_since(mark, usize::MAX);
-    assert!(all);
-    for delta in deltas {
+    let lacking = from.lacking(held(to), usize::MAX);
+    assert!(lacking.all);
+    for delta in lacking.deltas {
         assert!(matches!(
-            to.apply(owner(), &delta, NOW, |_| true),
+            to.apply(source_node(), owner(), &delta, lacking.whole, NOW, |_| true),
             Applied::Changes(_)
         ));
     }
@@ -53,9 +70,9 @@ fn a_gap_is_known_and_closed_by_what_was_missing() {
     let (mut source, mut sink) = (store(), store());
     let one = source.put_own(owner(), record("a", 1, Some("1")), NOW);
     let two = source.put_own(owner(), record("b", 2, Some("2")), NOW);
-    sink.apply(owner(), &two, NOW, |_| true);
+    sink.apply(source_node(), owner(), &two, None, NOW, |_| true);
     assert!(sink.has_gap(owner()) && sink.watermark(owner()) == 0 && sink.newest(owner()) == 2);
-    sink.apply(owner(), &one, NOW, |_| true);
+    sink.apply(source_node(), owner(), &one, None, NOW, |_| true);
     assert!(!sink.has_gap(owner()));
     assert_eq!((sink.watermark(owner()), sink.hash()), (2, source.hash()));
 }
@@ -81,7 +98,7 @@ fn a_removal_that_was_dropped_still_reaches_who_was_away() {
         records: vec![record("a", 1, Some("1"))],
     };
     assert_eq!(
-        sink.apply(owner(), &old, NOW, |_| true),
+        sink.apply(source_node(), owner(), &old, None, NOW, |_| true),
         Applied::Changes(Vec::new())
     );
 }
@@ -98,7 +115,7 @@ fn a_wrong_signature_refuses_the_whole_delta() {
         records: vec![record("a", 1, Some("1")), record("b", 2, Some("x"))],
     };
     assert_eq!(
-        sink.apply(owner(), &forged, NOW, |r| r.key != "b"),
+        sink.apply(source_node(), owner(), &forged, None, NOW, |r| r.key != "b"),
         Applied::Refused
     );
     assert_eq!((sink.watermark(owner()), live(&sink).len()), (0, 0));
@@ -119,32 +136,86 @@ fn another_holder_of_the_address_starts_anew() {
         records: Vec::new(),
     };
     assert_eq!(
-        sink.apply(owner(), &old, NOW, |_| true),
+        sink.apply(source_node(), owner(), &old, None, NOW, |_| true),
         Applied::OtherHolder
     );
 }
 
+/// Asks again and again for at most five deltas, of which `lost` don't come; how often.
+fn fetch(source: &Store, sink: &mut Store, mut lost: impl FnMut() -> bool) -> usize {
+    for round in 1..100 {
+        let Lacking { deltas, whole, all } = source.lacking(held(sink), 5);
+        for delta in deltas.iter().filter(|_| !lost()) {
+            assert!(crate::wire::encode(delta).len() <= crate::wire::MAX_PACKET - 16);
+            sink.apply(source_node(), owner(), delta, whole, NOW, |_| true);
+        }
+        if all && sink.hash() == source.hash() && !sink.has_gap(owner()) {
+            return round;
+        }
+    }
+    panic!(
+        "it takes no end: {:?} of {:?}",
+        sink.mark(owner()),
+        source.mark(owner())
+    );
+}
+
+fn large() -> Store {
+    let mut source = store();
+    for version in 1..=300u64 {
+        let record = record(&format!("key{version}"), version, Some("0123456789"));
+        source.put_own(owner(), record, NOW);
+    }
+    source
+}
+
 #[test]
 fn large_states_come_in_deltas_that_fit() {
-    let (mut source, mut sink) = (store(), store());
-    for version in 1..=300u64 {
-        source.put_own(
-            owner(),
-            record(&format!("key{version}"), version, Some("0123456789")),
-            NOW,
-        );
-    }
-    let mut rounds = 0;
-    while sink.watermark(owner()) < 300 {
-        let (deltas, _) = source.deltas_since(sink.mark(owner()).unwrap(), 5);
-        for delta in deltas {
-            assert!(crate::wire::encode(&delta).len() <= crate::wire::MAX_PACKET - 16);
-            sink.apply(owner(), &delta, NOW, |_| true);
+    let (source, mut sink) = (large(), store());
+    let rounds = fetch(&source, &mut sink, || false);
+    assert_eq!((live(&sink), sink.watermark(owner())), (live(&source), 300));
+    assert!(rounds > 2, "{rounds}");
+}
+
+#[test]
+fn the_whole_of_a_large_state_comes_to_an_end_though_some_of_it_is_lost() {
+    let mut dice = StdRng::seed_from_u64(1);
+    for loss in [0.0, 0.1, 0.2, 0.5] {
+        for away_since in [0, 150, 301] {
+            let (mut source, mut sink) = (large(), store());
+            let taken_back = record("key301", 301, Some("1"));
+            source.put_own(owner(), taken_back, NOW);
+            if away_since > 0 {
+                let mut lacking = source.lacking(held(&sink), usize::MAX);
+                lacking.deltas.retain(|delta| delta.to <= away_since);
+                for delta in lacking.deltas {
+                    sink.apply(source_node(), owner(), &delta, lacking.whole, NOW, |_| true);
+                }
+            }
+            for (version, key) in [(302, "key7"), (303, "key149"), (304, "key301")] {
+                source.put_own(owner(), record(key, version, None), NOW);
+            }
+            source.collect(Duration::from_secs(10), Duration::from_secs(5));
+            source.put_own(owner(), record("key9", 305, Some("2")), NOW);
+            fetch(&source, &mut sink, || dice.random_bool(loss));
+            let is_alike = live(&sink) == live(&source);
+            assert!(is_alike, "{loss} {away_since}");
         }
-        rounds += 1;
-        assert!(rounds < 100);
     }
-    assert_eq!(live(&sink), live(&source));
+}
+
+#[test]
+fn who_was_told_the_whole_tells_it() {
+    let (mut source, mut middle, mut late) = (store(), store(), store());
+    source.put_own(owner(), record("a", 1, Some("1")), NOW);
+    feed(&source, &mut late);
+    source.put_own(owner(), record("a", 2, None), NOW);
+    source.collect(Duration::from_secs(10), Duration::from_secs(5));
+    feed(&source, &mut middle);
+    // It has never heard of the removal, and knows that there may have been one.
+    feed(&middle, &mut late);
+    assert_eq!(live(&late), []);
+    assert_eq!(late.hash(), source.hash());
 }
 
 proptest! {
@@ -162,11 +233,67 @@ proptest! {
             deltas.push(source.put_own(owner(), record(&format!("k{key}"), version, value.as_deref()), Duration::from_secs(version)));
         }
         for index in order {
-            sink.apply(owner(), index.get(&deltas), NOW, |_| true);
+            sink.apply(source_node(), owner(), index.get(&deltas), None, NOW, |_| true);
         }
         source.collect(Duration::from_secs(dropped * 10), Duration::from_secs(1));
         feed(&source, &mut sink);
         prop_assert_eq!(live(&sink), live(&source));
         prop_assert_eq!(sink.hash(), source.hash());
     }
+
+    /// Whoever tells whom, whatever is lost of it and whoever forgets removals: who claims to know all has it, and nothing else.
+    #[test]
+    fn who_claims_to_know_all_has_it(steps in prop::collection::vec(step(), 1..60)) {
+        let mut stores = [store(), store(), store(), store()];
+        let mut version = 0;
+        for step in steps {
+            match step {
+                Step::Write(key, live) => {
+                    version += 1;
+                    let value = live.then(|| "x".repeat(400));
+                    stores[0].put_own(owner(), record(&format!("k{key}"), version, value.as_deref()), NOW);
+                }
+                Step::Start => version = (life(version) + 1) << 32,
+                Step::Forget(at) => stores[at].collect(Duration::from_secs(9), Duration::from_secs(1)),
+                Step::Tell { from, to, lost } if from != to => {
+                    let by = NodeAddr::from_index(20 + u16::try_from(from).unwrap()).unwrap();
+                    let Lacking { deltas, whole, .. } = stores[from].lacking(held_of(&stores[to], by), 3);
+                    for (nth, delta) in deltas.iter().enumerate() {
+                        if lost & (1 << nth) == 0 {
+                            stores[to].apply(by, owner(), delta, whole, NOW, |_| true);
+                        }
+                    }
+                }
+                Step::Tell { .. } => {}
+            }
+        }
+        let [source, others @ ..] = &stores;
+        for other in others.iter().filter(|other| other.hash() == source.hash()) {
+            prop_assert_eq!(live(other), live(source));
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(u8, bool),
+    Start,
+    Forget(usize),
+    /// In at most three deltas, of which those are lost.
+    Tell {
+        from: usize,
+        to: usize,
+        lost: u8,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..5u8, any::<bool>()).prop_map(|(key, live)| Step::Write(key, live)),
+        (0..4usize).prop_map(Step::Forget),
+        Just(Step::Start),
+        // Nobody tells the owner.
+        (0..4usize, 1..4usize, prop_oneof![Just(0), 0..8u8])
+            .prop_map(|(from, to, lost)| Step::Tell { from, to, lost }),
+    ]
 }

@@ -87,7 +87,8 @@ pub(crate) enum Message {
     MembersPart {
         members: Vec<(Member<SwimId>, Option<SocketAddr>)>,
     },
-    /// "These owners' records I have up to these versions: send what is newer."
+    /// "These owners' records I have up to these versions: send what is newer." Two more marks of an owner:
+    /// "you are telling me the whole, this far, in this series".
     Digest {
         id: u64,
         from: u16,
@@ -100,6 +101,8 @@ pub(crate) enum Message {
     Part { delta: Delta },
     /// The end of the answers to a request; `next` where there is more.
     Done { id: u64, next: Option<u16> },
+    /// A part of the whole of what is known of an owner, in this series.
+    Whole { of: u64, delta: Delta },
 }
 
 /// Hashes over everything that is replicated: equal where two nodes have the same.

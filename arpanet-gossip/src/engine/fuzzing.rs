@@ -66,7 +66,8 @@ fn id(message: &mut Message) -> Option<&mut u64> {
         Message::RosterPart { .. }
         | Message::MembersPart { .. }
         | Message::Wanted { .. }
-        | Message::Part { .. } => None,
+        | Message::Part { .. }
+        | Message::Whole { .. } => None,
     }
 }
 

@@ -78,7 +78,7 @@ impl Insider {
     }
 
     fn message(&mut self, id: u64) -> Message {
-        match self.0.random_range(0..13) {
+        match self.0.random_range(0..14) {
             0 => Message::Push {
                 id,
                 delta: self.delta(),
@@ -135,10 +135,14 @@ impl Insider {
                 id,
                 from: self.short(),
                 to: self.short(),
-                owners: vec![self.mark(), self.mark()],
+                owners: (0..4).map(|_| self.mark()).collect(),
             },
             11 => Message::Wanted {
                 owners: vec![self.mark(), self.mark()],
+            },
+            12 => Message::Whole {
+                of: self.long(),
+                delta: self.delta(),
             },
             _ => Message::Done {
                 id,

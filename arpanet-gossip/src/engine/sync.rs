@@ -14,6 +14,7 @@ use rand::seq::IteratorRandom;
 
 use super::{Engine, Event};
 use crate::roster::SignedEntry;
+use crate::store::{Held, Lacking};
 use crate::swim::SwimId;
 use crate::wire::{self, BURST, FILL, Hashes, Mark, Message};
 
@@ -196,12 +197,21 @@ impl Engine {
             Stage::Roster(from) => self.roster_request(id, from),
             Stage::Members(from) => Message::MembersAsk { id, from },
             Stage::Records(from) => match purpose {
-                Purpose::Everything => self.records_request(id, from),
+                Purpose::Everything => self.records_request(with, id, from),
                 Purpose::Owner(owner) => Message::Digest {
                     id,
                     from: owner.index(),
                     to: owner.index(),
-                    owners: self.store.mark(owner).into_iter().collect(),
+                    owners: self
+                        .store
+                        .mark(owner)
+                        .into_iter()
+                        .chain(
+                            with.and_then(|with| self.store.told_by(with, owner))
+                                .into_iter()
+                                .flatten(),
+                        )
+                        .collect(),
                 },
             },
         };
@@ -236,10 +246,15 @@ impl Engine {
         }
     }
 
-    fn records_request(&self, id: u64, from: u16) -> Message {
+    fn records_request(&self, with: Option<NodeAddr>, id: u64, from: u16) -> Message {
         let mut marks = self.store.marks_from(from);
-        let owners: Vec<Mark> = marks.by_ref().take(MARKS).collect();
+        let mut owners: Vec<Mark> = marks.by_ref().take(MARKS).collect();
         let to = end_of_range(owners.last().map(|mark| mark.owner), marks.next().is_some());
+        // What goes on is at the beginning of a request.
+        let told = with
+            .zip(wire::node(from))
+            .and_then(|(with, owner)| self.store.told_by(with, owner));
+        owners.extend(told.into_iter().flatten());
         Message::Digest {
             id,
             from,
@@ -505,23 +520,22 @@ impl Engine {
         let mut next = after(to);
         let mut wanted = Vec::new();
         for held in &mine {
-            let known = theirs.iter().find(|mark| mark.owner == held.owner);
-            let known = known.copied().unwrap_or(Mark {
+            let nothing = Mark {
                 version: 0,
                 ..*held
-            });
-            if known.generation == held.generation && known.version > held.version {
+            };
+            let known = Held::of(nothing, theirs);
+            if known.mark.generation == held.generation && known.mark.version > held.version {
                 wanted.push(*held);
             }
             if budget == 0 {
                 next = Some(held.owner);
                 break;
             }
-            let (deltas, all) = self.store.deltas_since(known, budget);
-            budget -= deltas.len();
-            for delta in deltas {
-                self.send_new(node, &Message::Part { delta });
-            }
+            let lacking = self.store.lacking(known, budget);
+            budget -= lacking.deltas.len();
+            let all = lacking.all;
+            self.send_parts(node, lacking);
             if !all {
                 next = Some(held.owner);
                 break;
@@ -542,6 +556,16 @@ impl Engine {
         );
     }
 
+    fn send_parts(&mut self, node: NodeAddr, lacking: Lacking) {
+        for delta in lacking.deltas {
+            let part = match lacking.whole {
+                Some(of) => Message::Whole { of, delta },
+                None => Message::Part { delta },
+            };
+            self.send_new(node, &part);
+        }
+    }
+
     pub(super) fn answer_wanted(&mut self, node: NodeAddr, owners: &[Mark], now: Duration) {
         let mine = self.me.index();
         if self.is_alive(node) && owners.iter().any(|mark| mark.owner == mine) {
@@ -550,11 +574,9 @@ impl Engine {
         }
         let mut budget = BURST;
         for mark in owners.iter().take(MARKS) {
-            let (deltas, _) = self.store.deltas_since(*mark, budget);
-            budget -= deltas.len();
-            for delta in deltas {
-                self.send_new(node, &Message::Part { delta });
-            }
+            let lacking = self.store.lacking((*mark).into(), budget);
+            budget -= lacking.deltas.len();
+            self.send_parts(node, lacking);
             if budget == 0 {
                 return;
             }

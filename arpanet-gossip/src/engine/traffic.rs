@@ -78,9 +78,10 @@ impl Aim {
             | Message::Digest { .. }
             | Message::Wanted { .. }
             | Message::Done { .. } => Self::Comparison,
-            Message::RosterPart { .. } | Message::MembersPart { .. } | Message::Part { .. } => {
-                Self::Mending
-            }
+            Message::RosterPart { .. }
+            | Message::MembersPart { .. }
+            | Message::Part { .. }
+            | Message::Whole { .. } => Self::Mending,
         }
     }
 

@@ -330,6 +330,24 @@ pub fn summarize<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Vec<S
         .collect()
 }
 
+/// The network whose instances somebody hears of who asks for a service from this one, among instances that are in these;
+/// `None`: of all. Whoever asks from a network with instances of the service hears of those alone, and everybody else of all.
+///
+/// ```
+/// use arpanet_core::discovery::heard_of;
+/// let [red, blue] = ["10.1.0.0/16", "10.2.0.0/16"].map(|net| net.parse().ok());
+/// assert_eq!(heard_of(red, [blue, red, None]), red);
+/// assert_eq!(heard_of(red, [blue, None]), None);
+/// assert_eq!(heard_of(None, [blue, red]), None);
+/// ```
+#[must_use]
+pub fn heard_of(
+    from: Option<AppNet>,
+    instances: impl IntoIterator<Item = Option<AppNet>>,
+) -> Option<AppNet> {
+    from.filter(|_| instances.into_iter().any(|net| net == from))
+}
+
 /// Service discovery and membership.
 ///
 /// The contract, for every backend:

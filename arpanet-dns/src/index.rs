@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use arpanet_core::discovery::{Health, Instance, Member, MemberState};
+use arpanet_core::discovery::{Health, Instance, Member, MemberState, heard_of};
 use arpanet_core::watch::Change;
 use arpanet_core::{AppNet, InstanceId, NodeAddr};
 
@@ -200,20 +200,16 @@ impl Index {
         tag: Option<&'a str>,
         source: Option<Ipv4Addr>,
     ) -> Told<'a> {
+        let service = self.services.get(name);
         let all = |net| Told {
-            service: self.services.get(name),
+            service,
             tag,
             net,
             count: 0,
         };
         let own = source.and_then(|source| self.network(source));
-        if own.is_some() {
-            let told = all(own).counted();
-            if !told.is_empty() {
-                return told;
-            }
-        }
-        all(None).counted()
+        let nets = all(None).targets().map(|target| target.net);
+        all(heard_of(own, nets)).counted()
     }
 
     /// The living node of this name.

@@ -70,10 +70,7 @@ pub(crate) fn consul(chosen: Option<&Path>) -> Result<PathBuf> {
     match chosen {
         Some(path) if path.is_file() => Ok(path.to_owned()),
         Some(path) => Err(missing(format!("there is no consul at {}", path.display()))),
-        None => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            find_program(&path).ok_or_else(|| missing("there is no consul in PATH".to_owned()))
-        }
+        None => in_path("consul").ok_or_else(|| missing("there is no consul in PATH".to_owned())),
     }
 }
 
@@ -95,10 +92,7 @@ pub(crate) fn weaver(chosen: Option<&Path>) -> Result<Option<PathBuf>> {
 
 /// A program by its name.
 pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
+    find_program(name, &std::env::var_os("PATH")?)
 }
 
 /// Refuses a port that somebody has.

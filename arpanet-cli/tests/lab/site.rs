@@ -77,7 +77,7 @@ pub(crate) fn root() -> bool {
 /// and fails where one is promised.
 pub(crate) fn consul() -> Option<PathBuf> {
     let named = std::env::var_os("ARPANET_CONSUL").map(PathBuf::from);
-    let found = named.or_else(|| find_program(&std::env::var_os("PATH")?));
+    let found = named.or_else(|| find_program("consul", &std::env::var_os("PATH")?));
     if found.is_none() {
         let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
         assert!(

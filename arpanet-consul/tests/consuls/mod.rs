@@ -29,7 +29,7 @@ pub(crate) fn binary() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("ARPANET_CONSUL") {
         return Some(named.into());
     }
-    find_program(&std::env::var_os("PATH")?)
+    find_program("consul", &std::env::var_os("PATH")?)
 }
 
 /// Skips where consul can't be had, and fails instead where it is promised.

@@ -41,7 +41,7 @@ enum Departure {
 }
 
 /// How a node comes up.
-enum Way<'a> {
+pub(super) enum Way<'a> {
     Found(&'a Password),
     Join {
         password: &'a Password,
@@ -173,7 +173,7 @@ impl Cluster {
                 Ok(())
             }
             Err(error) => {
-                self.node.roll_back(done).await;
+                self.node.roll_back(&way, done).await;
                 Err(error)
             }
         }
@@ -278,6 +278,24 @@ impl Node {
                     .await
             }
             Way::Return(membership) => Ok((**membership).clone()),
+        }
+    }
+
+    /// Has the seed take an admission back that can't be used, so that the address is free for the next try.
+    pub(super) async fn hand_back(&self, way: &Way<'_>) -> Result<()> {
+        let Way::Join {
+            password,
+            role,
+            seed,
+            ..
+        } = way
+        else {
+            return Ok(());
+        };
+        let info = self.info(*role);
+        match self.admission.withdraw(password, &info, *seed).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
+            outcome => outcome.map(drop),
         }
     }
 
@@ -394,6 +412,10 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
     if !returning {
         done.push(Undo::ClearStore);
     }
+    if matches!(way, Way::Join { .. }) {
+        // With the identity that it was given to, so before the store is cleared.
+        done.push(Undo::HandBack);
+    }
     node.store
         .save(&membership)
         .await
@@ -427,6 +449,8 @@ async fn climb(node: &Arc<Node>, way: &Way<'_>, done: &mut Vec<Undo>) -> Result<
         .start(&membership)
         .await
         .at("start discovery")?;
+    // From here on this node takes itself out.
+    done.retain(|undo| *undo != Undo::HandBack);
     if node.discovery.capabilities().records {
         let about = record::encode(&NodeRecord {
             version: node.version.clone(),

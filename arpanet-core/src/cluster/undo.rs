@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::Node;
+use super::startup::Way;
 use crate::Result;
 
 /// One step's undoing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undo {
+    /// A seed has given the address to this node, and nobody else has heard of it yet.
+    HandBack,
     ClearStore,
     ResetOverlay,
     StopOverlay,
@@ -20,16 +23,17 @@ pub(super) enum Undo {
 
 impl Node {
     /// Takes back what was done, the last first. Goes on when a step fails: as much as can be is undone.
-    pub(super) async fn roll_back(&self, done: Vec<Undo>) {
+    pub(super) async fn roll_back(&self, way: &Way<'_>, done: Vec<Undo>) {
         for undo in done.into_iter().rev() {
-            if let Err(error) = self.undo(undo).await {
+            if let Err(error) = self.undo(way, undo).await {
                 tracing::warn!(?undo, %error, "could not take back a step of a failed start");
             }
         }
     }
 
-    async fn undo(&self, undo: Undo) -> Result<()> {
+    async fn undo(&self, way: &Way<'_>, undo: Undo) -> Result<()> {
         match undo {
+            Undo::HandBack => self.hand_back(way).await,
             Undo::ClearStore => self.store.clear().await,
             Undo::ResetOverlay => self.overlay.reset().await,
             Undo::StopOverlay => self.overlay.stop().await,

@@ -278,6 +278,9 @@ fn admission(journal: &Journal) -> MockAdmission {
     mock.expect_join()
         .returning(move |_, me, _, _| log.call("admission.join").map(|()| membership(me)));
     let log = journal.clone();
+    mock.expect_withdraw()
+        .returning(move |_, _, _| log.call("admission.withdraw").map(|()| false));
+    let log = journal.clone();
     mock.expect_serve()
         .returning(move |_, _| log.call("admission.serve"));
     let log = journal.clone();

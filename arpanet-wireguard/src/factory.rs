@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::UdpSocket;
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arpanet_core::{Datagrams, Error, ErrorKind, Result};
@@ -85,14 +84,8 @@ impl TunnelSpec {
         Ok(UserTunnelConfig::new(key, self.socket, self.router)
             .device(self.device)
             .mtu(self.mtu)
-            .threads(self.host, threads()))
+            .spread(self.host))
     }
-}
-
-/// Half of the cores each way: a stream keeps both ends of one way busy, or one end of each.
-fn threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    (cores / 2).clamp(1, 4)
 }
 
 /// Makes tunnels for a [`WireGuardOverlay`](crate::WireGuardOverlay), one a launch.

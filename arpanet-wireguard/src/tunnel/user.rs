@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::UdpSocket;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -74,6 +75,13 @@ impl UserTunnelConfig {
     pub fn threads(mut self, underlay: Namespace, count: usize) -> Self {
         self.threads = Some((underlay, count.clamp(1, MAX_THREADS)));
         self
+    }
+
+    /// With as many threads each way as half of this machine's cores, 1 to 4.
+    #[must_use]
+    pub fn spread(self, underlay: Namespace) -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        self.threads(underlay, (cores / 2).min(4))
     }
 
     /// With another MTU.

@@ -17,6 +17,7 @@ mod site;
 mod statistics;
 mod swarm;
 mod traffic;
+mod tunnel;
 mod usage;
 mod wire;
 mod wireguard_go;

@@ -14,6 +14,7 @@ use super::names::Question;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PeerKind {
     Arpanet2,
+    Tunnel,
     Swarm,
     Consul,
     WireGuardGo,
@@ -23,8 +24,9 @@ pub(super) enum PeerKind {
 }
 
 impl PeerKind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Arpanet2,
+        Self::Tunnel,
         Self::Swarm,
         Self::Consul,
         Self::WireGuardGo,
@@ -36,6 +38,7 @@ impl PeerKind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Arpanet2 => "arpanet2",
+            Self::Tunnel => "tunnel",
             Self::Swarm => "swarm",
             Self::Consul => "consul",
             Self::WireGuardGo => "wireguard-go",
@@ -49,6 +52,9 @@ impl PeerKind {
     pub(super) const fn is(self) -> &'static str {
         match self {
             Self::Arpanet2 => "this program, encrypted",
+            Self::Tunnel => {
+                "its tunnel alone, between the hosts as wireguard-go's is, encrypted, in the benchmark's process"
+            }
             Self::Swarm => "Docker Swarm on the same engines, not encrypted",
             Self::Consul => "consul alone, on the hosts' own network",
             Self::WireGuardGo => "a tunnel of wireguard-go between the hosts, encrypted",

@@ -127,7 +127,7 @@ impl Row {
             }
             Self::Stream => {
                 "Between two hosts, with segments of 1380 bytes for all. arpanet2, Swarm and weave: from container to \
-                 container; wireguard-go, VXLAN and veth: from host to host."
+                 container; the tunnel alone, wireguard-go, VXLAN and veth: from host to host."
             }
             Self::Streams => "As one stream; all of them together.",
             Self::RoundTrip => {

@@ -14,6 +14,7 @@ use super::hosts::Hosts;
 use super::peer::{Absent, Outcome, Peer, PeerKind, Why};
 use super::row::Row;
 use super::swarm::{self, Swarm};
+use super::tunnel::Tunnel;
 use super::wire::{Veth, Vxlan};
 use super::wireguard_go::WireGuardGo;
 use crate::host;
@@ -54,13 +55,18 @@ impl Sites {
             let hosts = hosts.clone();
             let carrier = matches!(
                 kind,
-                PeerKind::WireGuardGo | PeerKind::Weave | PeerKind::Vxlan | PeerKind::Veth
+                PeerKind::Tunnel
+                    | PeerKind::WireGuardGo
+                    | PeerKind::Weave
+                    | PeerKind::Vxlan
+                    | PeerKind::Veth
             );
             if more && carrier {
                 continue;
             }
             peers.push(match kind {
                 PeerKind::Arpanet2 => Box::new(Arpanet::new(hosts)),
+                PeerKind::Tunnel => Box::new(Tunnel::new(hosts)),
                 PeerKind::Swarm => Box::new(Swarm::new(hosts)),
                 PeerKind::Consul => match program("consul", programs.consul.as_deref()) {
                     Ok(program) => Box::new(Consul::new(hosts, &program)),

@@ -50,11 +50,24 @@ thread_local! {
     static SIDE: RefCell<Side> = RefCell::new(Side::new());
 }
 
-/// Datagrams of anybody: nothing is believed. With `knowing`, the sender knows whom it calls, as every member does.
-pub fn datagrams(datagrams: Vec<&[u8]>, knowing: bool) {
+/// Datagrams of anybody, dressed up as messages of a kind or not at all: nothing is believed. With `knowing`, the sender
+/// knows whom it calls, as every member does.
+pub fn datagrams(datagrams: Vec<(u8, &[u8])>, knowing: bool) {
     SIDE.with_borrow_mut(|side| {
-        for datagram in datagrams {
-            one(side, datagram.to_vec(), knowing);
+        for (kind, datagram) in datagrams {
+            let mut datagram = datagram.to_vec();
+            let length = match kind {
+                1 => 148,
+                2 => 92,
+                3 => 64,
+                4 => datagram.len().max(32),
+                _ => 0,
+            };
+            if length > 0 {
+                datagram.resize(length, 0);
+                datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
+            }
+            one(side, datagram, knowing);
         }
     });
 }

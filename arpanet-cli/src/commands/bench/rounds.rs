@@ -11,6 +11,7 @@ use super::names::{appears, cut_and_heal, names_an_address};
 use super::only::Only;
 use super::peer::{Outcome, Peer, PeerKind, Why};
 use super::row::Row;
+use super::wire::SingleDatagrams;
 use super::{traffic, usage};
 
 /// Two clients that ask for one name.
@@ -46,13 +47,14 @@ enum Measure {
     Answers,
     Stream,
     Streams,
+    Singles,
     RoundTrip,
     Packets,
 }
 
 impl Measure {
     /// In this order: each finds what those before have made.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Cluster,
         Self::Register,
         Self::Container,
@@ -61,6 +63,7 @@ impl Measure {
         Self::Answers,
         Self::Stream,
         Self::Streams,
+        Self::Singles,
         Self::RoundTrip,
         Self::Packets,
     ];
@@ -75,6 +78,7 @@ impl Measure {
             Self::Answers => &[Row::Answers],
             Self::Stream => &[Row::Stream, Row::Processor],
             Self::Streams => &[Row::Streams],
+            Self::Singles => &[Row::Singles],
             Self::RoundTrip => &[Row::RoundTrip],
             Self::Packets => &[Row::Packets],
         }
@@ -259,6 +263,11 @@ impl Rounds<'_> {
             Measure::Streams => {
                 let carried = traffic::streams(&peer.path()?, 4, extent.length)?;
                 Ok(vec![carried.rate])
+            }
+            Measure::Singles => {
+                let path = peer.path()?;
+                let _off = SingleDatagrams::on(&self.sites)?;
+                Ok(vec![traffic::streams(&path, 1, extent.length)?.rate])
             }
             Measure::RoundTrip => {
                 let micros = traffic::round_trip(&peer.path()?, extent.round_trips)?;

@@ -17,6 +17,7 @@ pub(super) enum Row {
     Answers,
     Stream,
     Streams,
+    Singles,
     RoundTrip,
     Packets,
     Processor,
@@ -24,7 +25,7 @@ pub(super) enum Row {
 }
 
 impl Row {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Boot,
         Self::Join,
         Self::Register,
@@ -34,6 +35,7 @@ impl Row {
         Self::Answers,
         Self::Stream,
         Self::Streams,
+        Self::Singles,
         Self::RoundTrip,
         Self::Packets,
         Self::Processor,
@@ -52,6 +54,7 @@ impl Row {
             Self::Answers => "answers",
             Self::Stream => "stream",
             Self::Streams => "four-streams",
+            Self::Singles => "single-datagrams",
             Self::RoundTrip => "round-trip",
             Self::Packets => "packets",
             Self::Processor => "cpu",
@@ -70,6 +73,7 @@ impl Row {
             Self::Answers => "DNS answers",
             Self::Stream => "one TCP stream",
             Self::Streams => "four TCP streams",
+            Self::Singles => "one TCP stream, single datagrams",
             Self::RoundTrip => "round trip",
             Self::Packets => "small packets",
             Self::Processor => "processor time a Gbit",
@@ -83,7 +87,7 @@ impl Row {
                 "ms"
             }
             Self::Answers | Self::Packets => "1/s",
-            Self::Stream | Self::Streams => "Gbit/s",
+            Self::Stream | Self::Streams | Self::Singles => "Gbit/s",
             Self::RoundTrip => "µs",
             Self::Processor => "CPU s/Gbit",
             Self::Memory => "MiB",
@@ -94,7 +98,7 @@ impl Row {
     pub(super) const fn more_is_better(self) -> bool {
         matches!(
             self,
-            Self::Answers | Self::Stream | Self::Streams | Self::Packets
+            Self::Answers | Self::Stream | Self::Streams | Self::Singles | Self::Packets
         )
     }
 
@@ -130,6 +134,10 @@ impl Row {
                  container; the tunnel alone, wireguard-go, VXLAN and veth: from host to host."
             }
             Self::Streams => "As one stream; all of them together.",
+            Self::Singles => {
+                "As one stream, where the hosts' links take UDP datagrams one by one, as most network cards do \
+                 (`tx-udp-segmentation off`): the kernel cuts runs of them before."
+            }
             Self::RoundTrip => {
                 "A datagram of 56 bytes there and back, one at a time: the median of many."
             }

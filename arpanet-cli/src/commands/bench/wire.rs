@@ -37,6 +37,43 @@ impl Peer for Veth {
     }
 }
 
+/// While it lives, the links of the first two hosts take UDP datagrams one by one.
+#[derive(Debug)]
+pub(super) struct SingleDatagrams<'a>(&'a [Arc<Hosts>]);
+
+impl<'a> SingleDatagrams<'a> {
+    pub(super) fn on(sites: &'a [Arc<Hosts>]) -> Outcome<Self> {
+        if crate::host::in_path("ethtool").is_none() {
+            return Err(Why::installed(
+                "Debian's package ethtool, which sets up the links",
+            ));
+        }
+        let these = Self(sites);
+        these.segmentation("off")?;
+        Ok(these)
+    }
+
+    fn segmentation(&self, state: &str) -> Outcome<()> {
+        for hosts in self.0 {
+            for host in [1, 2] {
+                hosts.run(
+                    host,
+                    &["ethtool", "-K", "eth0", "tx-udp-segmentation", state],
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SingleDatagrams<'_> {
+    fn drop(&mut self) {
+        if let Err(why) = self.segmentation("on") {
+            tracing::warn!(%why, "the hosts' links still take single datagrams only");
+        }
+    }
+}
+
 /// A VXLAN link between the first two hosts.
 #[derive(Debug)]
 pub(super) struct Vxlan {

@@ -95,10 +95,6 @@ impl Peer for Tunnel {
     }
 
     fn path(&self) -> Outcome<Path> {
-        Ok(Path {
-            from: self.hosts.namespace(1)?,
-            to: self.hosts.namespace(2)?,
-            ip: ip(2),
-        })
+        self.hosts.path(ip(2))
     }
 }

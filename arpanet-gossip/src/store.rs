@@ -47,18 +47,13 @@ struct Owner {
 struct Whole {
     by: NodeAddr,
     told: u64,
-    of: Series,
+    end: u64,
 }
-
-/// Which series of the whole: by how far its teller knew the owner when it began.
-pub(crate) type Series = u64;
 
 /// What somebody lacks.
 #[derive(Debug)]
 pub(crate) struct Lacking {
     pub(crate) deltas: Vec<Delta>,
-    /// They are of the whole.
-    pub(crate) whole: Option<Series>,
     /// There is no more.
     pub(crate) all: bool,
 }
@@ -67,7 +62,6 @@ impl Lacking {
     const fn nothing() -> Self {
         Self {
             deltas: Vec::new(),
-            whole: None,
             all: true,
         }
     }
@@ -77,8 +71,8 @@ impl Lacking {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
     pub(crate) mark: Mark,
-    /// Of the whole it has been told everything up to here.
-    pub(crate) told: Option<(u64, Series)>,
+    /// Of the whole it has been told everything up to here, in a series that ends there.
+    pub(crate) told: Option<(u64, u64)>,
 }
 
 impl Held {
@@ -90,7 +84,7 @@ impl Held {
             told: marks
                 .next()
                 .zip(marks.next())
-                .map(|(told, of)| (told.version, of.version)),
+                .map(|(told, end)| (told.version, end.version)),
         }
     }
 }
@@ -212,14 +206,13 @@ impl Store {
         }
     }
 
-    /// Takes in a delta that somebody sends, perhaps as a part of the whole. `verify` checks a record's signature; it is asked
-    /// only about records that would be taken.
+    /// Takes in a delta that somebody sends. `verify` checks a record's signature; it is asked only about records that would be
+    /// taken.
     pub(crate) fn apply(
         &mut self,
         by: NodeAddr,
         owner: NodeAddr,
         delta: &Delta,
-        whole: Option<Series>,
         now: Duration,
         verify: impl Fn(&WireRecord) -> bool,
     ) -> Applied {
@@ -229,7 +222,7 @@ impl Store {
         if known.generation != delta.generation {
             return Applied::OtherHolder;
         }
-        if delta.from > delta.to || delta.to > delta.target {
+        if delta.from > delta.to || delta.to > delta.end() {
             return Applied::Refused;
         }
         let mut news = Vec::new();
@@ -264,11 +257,12 @@ impl Store {
                 changes.push((record.key.clone(), record.value.clone()));
             }
         }
-        match whole {
-            Some(of) => known.follow(by, of, delta),
-            None => known.advance(delta.from, delta.to),
+        if delta.is_of_whole() {
+            known.follow(by, delta);
+        } else {
+            known.advance(delta.from, delta.to);
         }
-        if known.watermark >= delta.target && known.whole.is_none() {
+        if known.watermark >= delta.end() && known.whole.is_none() {
             changes.extend(known.settle_doubts());
         }
         Applied::Changes(changes)
@@ -347,12 +341,12 @@ impl Store {
         })
     }
 
-    /// How far this node has told the whole of an owner here, if it has not told all of it, and how far it knew the owner then:
-    /// to go on there, in a request to it, after the owner's own mark.
+    /// How far this node has told the whole of an owner here, if it has not told all of it, and where that series ends: to go
+    /// on there, in a request to it, after the owner's own mark.
     pub(crate) fn told_by(&self, by: NodeAddr, owner: NodeAddr) -> Option<[Mark; 2]> {
         let known = self.owners.get(&owner)?;
         let whole = known.whole.filter(|whole| whole.by == by)?;
-        Some([whole.told, whole.of].map(|version| Mark {
+        Some([whole.told, whole.end].map(|version| Mark {
             owner: owner.index(),
             generation: known.generation,
             version,
@@ -366,22 +360,24 @@ impl Store {
         else {
             return Lacking::nothing();
         };
-        let target = owner.watermark;
-        if owner.generation != mark.generation || target <= mark.version {
+        let newest = owner.watermark;
+        if owner.generation != mark.generation || newest <= mark.version {
             return Lacking::nothing();
         }
         // Whoever may have missed a removal that is forgotten here compares the whole; so does who has the owner as it was
         // before it started last: what it had said then and not again since, it may not know of itself.
-        let needs_whole = mark.version < owner.floor || life(mark.version) < life(target);
+        let needs_whole = mark.version < owner.floor || life(mark.version) < life(newest);
+        if !needs_whole {
+            return owner.deltas(mark, newest, false, limit);
+        }
         // A removal that was dropped since the series began may be of what was told in it as being there.
-        let goes_on = held.told.filter(|(_, of)| owner.floor <= *of);
-        let (start, whole) = match (needs_whole, goes_on) {
-            (false, _) => (mark.version, None),
-            (true, Some((told, of))) => (told.min(target), Some(of)),
-            (true, None) => (0, Some(target)),
+        let goes_on = |(_, end): &(u64, u64)| owner.floor <= *end && *end <= newest;
+        let (start, end) = held.told.filter(goes_on).unwrap_or((0, newest));
+        let start = Mark {
+            version: start.min(end),
+            ..mark
         };
-        let (deltas, all) = owner.deltas(mark, start, limit);
-        Lacking { deltas, whole, all }
+        owner.deltas(start, end, true, limit)
     }
 
     /// All live records.
@@ -412,20 +408,19 @@ impl Owner {
             .collect()
     }
 
-    /// All from `start` on, in at most `limit` deltas, and whether that is all.
-    fn deltas(&self, mark: Mark, start: u64, limit: usize) -> (Vec<Delta>, bool) {
-        let target = self.watermark;
+    /// All from `start` on, as a series that ends there, in at most `limit` deltas.
+    fn deltas(&self, start: Mark, end: u64, whole: bool, limit: usize) -> Lacking {
         let mut deltas = Vec::new();
         let mut open = Delta {
-            owner: mark.owner,
+            owner: start.owner,
             generation: self.generation,
-            from: start,
-            to: start,
-            target,
+            from: start.version,
+            to: start.version,
+            target: end | if whole { Delta::WHOLE } else { 0 },
             records: Vec::new(),
         };
         let mut weight = 0;
-        for (version, key) in self.by_version.range((Excluded(start), Unbounded)) {
+        for (version, key) in self.by_version.range((Excluded(start.version), Unbounded)) {
             let Some(stored) = self.records.get(key) else {
                 continue;
             };
@@ -440,22 +435,24 @@ impl Owner {
                 deltas.push(std::mem::replace(&mut open, next));
                 weight = 0;
                 if deltas.len() >= limit {
-                    return (deltas, false);
+                    return Lacking { deltas, all: false };
                 }
             }
             weight += record.weight();
             open.records.push(record.clone());
-            // Beyond the watermark something is missing: such records come along, but nothing is said of the range.
-            open.to = (*version).min(target).max(open.to);
+            // Beyond the end something may be missing: such records come along, but nothing is said of the range.
+            open.to = (*version).min(end).max(open.to);
         }
-        open.to = target;
+        open.to = end;
         deltas.push(open);
-        (deltas, true)
+        let all = end == self.watermark;
+        Lacking { deltas, all }
     }
 
     /// Notes how far the whole is told. A part of another series than the one that is being told does not count.
-    fn follow(&mut self, by: NodeAddr, of: Series, delta: &Delta) {
-        let same = |whole: &&mut Whole| whole.by == by && whole.of == of;
+    fn follow(&mut self, by: NodeAddr, delta: &Delta) {
+        let end = delta.end();
+        let same = |whole: &&mut Whole| whole.by == by && whole.end == end;
         let told = match self.whole.as_mut().filter(same) {
             Some(whole) if delta.from <= whole.told => {
                 whole.told = whole.told.max(delta.to);
@@ -464,7 +461,7 @@ impl Owner {
             Some(_) => return,
             None if delta.from == 0 => {
                 let told = delta.to;
-                self.whole = Some(Whole { by, told, of });
+                self.whole = Some(Whole { by, told, end });
                 told
             }
             None => {
@@ -473,10 +470,10 @@ impl Owner {
             }
         };
         self.missed = false;
-        if told >= delta.target {
+        if told >= end {
             self.whole = None;
-            self.floor = self.floor.max(delta.target);
-            self.advance(0, delta.target);
+            self.floor = self.floor.max(end);
+            self.advance(0, end);
         }
     }
 

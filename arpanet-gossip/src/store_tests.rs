@@ -52,7 +52,7 @@ fn feed(from: &Store, to: &mut Store) {
     assert!(lacking.all);
     for delta in lacking.deltas {
         assert!(matches!(
-            to.apply(source_node(), owner(), &delta, lacking.whole, NOW, |_| true),
+            to.apply(source_node(), owner(), &delta, NOW, |_| true),
             Applied::Changes(_)
         ));
     }
@@ -70,9 +70,9 @@ fn a_gap_is_known_and_closed_by_what_was_missing() {
     let (mut source, mut sink) = (store(), store());
     let one = source.put_own(owner(), record("a", 1, Some("1")), NOW);
     let two = source.put_own(owner(), record("b", 2, Some("2")), NOW);
-    sink.apply(source_node(), owner(), &two, None, NOW, |_| true);
+    sink.apply(source_node(), owner(), &two, NOW, |_| true);
     assert!(sink.has_gap(owner()) && sink.watermark(owner()) == 0 && sink.newest(owner()) == 2);
-    sink.apply(source_node(), owner(), &one, None, NOW, |_| true);
+    sink.apply(source_node(), owner(), &one, NOW, |_| true);
     assert!(!sink.has_gap(owner()));
     assert_eq!((sink.watermark(owner()), sink.hash()), (2, source.hash()));
 }
@@ -98,7 +98,7 @@ fn a_removal_that_was_dropped_still_reaches_who_was_away() {
         records: vec![record("a", 1, Some("1"))],
     };
     assert_eq!(
-        sink.apply(source_node(), owner(), &old, None, NOW, |_| true),
+        sink.apply(source_node(), owner(), &old, NOW, |_| true),
         Applied::Changes(Vec::new())
     );
 }
@@ -115,7 +115,7 @@ fn a_wrong_signature_refuses_the_whole_delta() {
         records: vec![record("a", 1, Some("1")), record("b", 2, Some("x"))],
     };
     assert_eq!(
-        sink.apply(source_node(), owner(), &forged, None, NOW, |r| r.key != "b"),
+        sink.apply(source_node(), owner(), &forged, NOW, |r| r.key != "b"),
         Applied::Refused
     );
     assert_eq!((sink.watermark(owner()), live(&sink).len()), (0, 0));
@@ -136,7 +136,7 @@ fn another_holder_of_the_address_starts_anew() {
         records: Vec::new(),
     };
     assert_eq!(
-        sink.apply(source_node(), owner(), &old, None, NOW, |_| true),
+        sink.apply(source_node(), owner(), &old, NOW, |_| true),
         Applied::OtherHolder
     );
 }
@@ -144,10 +144,10 @@ fn another_holder_of_the_address_starts_anew() {
 /// Asks again and again for at most five deltas, of which `lost` don't come; how often.
 fn fetch(source: &Store, sink: &mut Store, mut lost: impl FnMut() -> bool) -> usize {
     for round in 1..100 {
-        let Lacking { deltas, whole, all } = source.lacking(held(sink), 5);
+        let Lacking { deltas, all } = source.lacking(held(sink), 5);
         for delta in deltas.iter().filter(|_| !lost()) {
             assert!(crate::wire::encode(delta).len() <= crate::wire::MAX_PACKET - 16);
-            sink.apply(source_node(), owner(), delta, whole, NOW, |_| true);
+            sink.apply(source_node(), owner(), delta, NOW, |_| true);
         }
         if all && sink.hash() == source.hash() && !sink.has_gap(owner()) {
             return round;
@@ -189,7 +189,7 @@ fn the_whole_of_a_large_state_comes_to_an_end_though_some_of_it_is_lost() {
                 let mut lacking = source.lacking(held(&sink), usize::MAX);
                 lacking.deltas.retain(|delta| delta.to <= away_since);
                 for delta in lacking.deltas {
-                    sink.apply(source_node(), owner(), &delta, lacking.whole, NOW, |_| true);
+                    sink.apply(source_node(), owner(), &delta, NOW, |_| true);
                 }
             }
             for (version, key) in [(302, "key7"), (303, "key149"), (304, "key301")] {
@@ -233,7 +233,7 @@ proptest! {
             deltas.push(source.put_own(owner(), record(&format!("k{key}"), version, value.as_deref()), Duration::from_secs(version)));
         }
         for index in order {
-            sink.apply(source_node(), owner(), index.get(&deltas), None, NOW, |_| true);
+            sink.apply(source_node(), owner(), index.get(&deltas),  NOW, |_| true);
         }
         source.collect(Duration::from_secs(dropped * 10), Duration::from_secs(1));
         feed(&source, &mut sink);
@@ -257,10 +257,10 @@ proptest! {
                 Step::Forget(at) => stores[at].collect(Duration::from_secs(9), Duration::from_secs(1)),
                 Step::Tell { from, to, lost } if from != to => {
                     let by = NodeAddr::from_index(20 + u16::try_from(from).unwrap()).unwrap();
-                    let Lacking { deltas, whole, .. } = stores[from].lacking(held_of(&stores[to], by), 3);
+                    let Lacking { deltas, .. } = stores[from].lacking(held_of(&stores[to], by), 3);
                     for (nth, delta) in deltas.iter().enumerate() {
                         if lost & (1 << nth) == 0 {
-                            stores[to].apply(by, owner(), delta, whole, NOW, |_| true);
+                            stores[to].apply(by, owner(), delta, NOW, |_| true);
                         }
                     }
                 }

@@ -88,7 +88,7 @@ pub(crate) enum Message {
         members: Vec<(Member<SwimId>, Option<SocketAddr>)>,
     },
     /// "These owners' records I have up to these versions: send what is newer." Two more marks of an owner:
-    /// "you are telling me the whole, this far, in this series".
+    /// "you are telling me the whole, this far, in the series that ends there".
     Digest {
         id: u64,
         from: u16,
@@ -101,8 +101,6 @@ pub(crate) enum Message {
     Part { delta: Delta },
     /// The end of the answers to a request; `next` where there is more.
     Done { id: u64, next: Option<u16> },
-    /// A part of the whole of what is known of an owner, in this series.
-    Whole { of: u64, delta: Delta },
 }
 
 /// Hashes over everything that is replicated: equal where two nodes have the same.
@@ -129,9 +127,24 @@ pub(crate) struct Delta {
     pub(crate) generation: u32,
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Where the series of deltas that this one is of ends.
+    /// Where the series of deltas that this one is of ends, and [`WHOLE`](Self::WHOLE).
     pub(crate) target: u64,
     pub(crate) records: Vec<WireRecord>,
+}
+
+impl Delta {
+    /// The series is of the whole. No version has this bit: who does not know it takes such a delta for another, whose series
+    /// never ends.
+    pub(crate) const WHOLE: u64 = 1 << 63;
+
+    pub(crate) const fn is_of_whole(&self) -> bool {
+        self.target & Self::WHOLE != 0
+    }
+
+    /// Where the series ends.
+    pub(crate) const fn end(&self) -> u64 {
+        self.target & !Self::WHOLE
+    }
 }
 
 /// A record as it travels.

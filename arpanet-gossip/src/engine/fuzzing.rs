@@ -66,8 +66,7 @@ fn id(message: &mut Message) -> Option<&mut u64> {
         Message::RosterPart { .. }
         | Message::MembersPart { .. }
         | Message::Wanted { .. }
-        | Message::Part { .. }
-        | Message::Whole { .. } => None,
+        | Message::Part { .. } => None,
     }
 }
 

@@ -260,7 +260,7 @@ impl Engine {
             }
             (Standing::Stranger | Standing::Forgotten, _) => {}
             (_, Message::Push { id, delta }) => {
-                if self.take_delta(node, &delta, None, now) {
+                if self.take_delta(node, &delta, now) {
                     self.send_new(
                         node,
                         &Message::Ack {
@@ -270,8 +270,12 @@ impl Engine {
                     );
                 }
             }
-            (_, Message::Part { delta }) => self.take_part(node, &delta, None, now),
-            (_, Message::Whole { of, delta }) => self.take_part(node, &delta, Some(of), now),
+            (_, Message::Part { delta }) => {
+                // News that came by comparison may be news to more.
+                if self.take_delta(node, &delta, now) {
+                    self.sync_soon(now);
+                }
+            }
             (_, Message::Propose { id, entry }) => self.answer_proposal(node, id, *entry, now),
             (
                 _,

@@ -78,7 +78,7 @@ impl Insider {
     }
 
     fn message(&mut self, id: u64) -> Message {
-        match self.0.random_range(0..14) {
+        match self.0.random_range(0..13) {
             0 => Message::Push {
                 id,
                 delta: self.delta(),
@@ -139,10 +139,6 @@ impl Insider {
             },
             11 => Message::Wanted {
                 owners: vec![self.mark(), self.mark()],
-            },
-            12 => Message::Whole {
-                of: self.long(),
-                delta: self.delta(),
             },
             _ => Message::Done {
                 id,

@@ -11,7 +11,7 @@ use super::sync::Purpose;
 use super::{Engine, Event, Ticket};
 use crate::config::ms;
 use crate::record::{MAX_VALUE, Signature, check_key, record_message};
-use crate::store::{Applied, Changes, Series, life};
+use crate::store::{Applied, Changes, life};
 use crate::wire::{self, Delta, FILL, Message, WireRecord};
 
 /// The record of a node that has left in order. Keys that start with `~` are the engine's own.
@@ -152,27 +152,8 @@ impl Engine {
         delta
     }
 
-    /// Takes in what came by comparison: it may be news to more.
-    pub(super) fn take_part(
-        &mut self,
-        from: NodeAddr,
-        delta: &Delta,
-        whole: Option<Series>,
-        now: Duration,
-    ) {
-        if self.take_delta(from, delta, whole, now) {
-            self.sync_soon(now);
-        }
-    }
-
-    /// Takes in a delta from a member, perhaps as a part of the whole; whether it was sound.
-    pub(super) fn take_delta(
-        &mut self,
-        from: NodeAddr,
-        delta: &Delta,
-        whole: Option<Series>,
-        now: Duration,
-    ) -> bool {
+    /// Takes in a delta from a member; whether it was sound.
+    pub(super) fn take_delta(&mut self, from: NodeAddr, delta: &Delta, now: Duration) -> bool {
         let Some(owner) = wire::node(delta.owner) else {
             return false;
         };
@@ -181,7 +162,7 @@ impl Engine {
         };
         let cluster = self.cluster;
         let newest = self.store.newest(owner);
-        let applied = self.store.apply(from, owner, delta, whole, now, |record| {
+        let applied = self.store.apply(from, owner, delta, now, |record| {
             let message = record_message(
                 &cluster,
                 delta.owner,

@@ -558,11 +558,7 @@ impl Engine {
 
     fn send_parts(&mut self, node: NodeAddr, lacking: Lacking) {
         for delta in lacking.deltas {
-            let part = match lacking.whole {
-                Some(of) => Message::Whole { of, delta },
-                None => Message::Part { delta },
-            };
-            self.send_new(node, &part);
+            self.send_new(node, &Message::Part { delta });
         }
     }
 

@@ -78,10 +78,9 @@ impl Aim {
             | Message::Digest { .. }
             | Message::Wanted { .. }
             | Message::Done { .. } => Self::Comparison,
-            Message::RosterPart { .. }
-            | Message::MembersPart { .. }
-            | Message::Part { .. }
-            | Message::Whole { .. } => Self::Mending,
+            Message::RosterPart { .. } | Message::MembersPart { .. } | Message::Part { .. } => {
+                Self::Mending
+            }
         }
     }
 

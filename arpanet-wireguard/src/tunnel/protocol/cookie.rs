@@ -16,7 +16,7 @@ use super::super::PublicKey;
 use super::message::{COOKIE_REPLY, Kind, MAC, head, sender};
 
 /// Handshakes a second, of all senders, before they have to show that they are where they say: what a cluster of hundreds
-/// needs that begins at one moment, and a tenth of a core at most.
+/// needs that begins at one moment.
 const QUIET: u32 = 500;
 /// Handshakes a second from one address that has shown it.
 const FROM_ONE: u32 = 50;

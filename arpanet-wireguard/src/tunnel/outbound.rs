@@ -19,8 +19,8 @@ use super::socket::Socket;
 pub(super) const MAX_PACKET: usize = 2048;
 /// The most packets that one segmented read can become.
 const SLOTS_A_READ: usize = 128;
-/// Packets that are enough to be sealed and sent: the caches still have them, and the other side has something to do.
-const ENOUGH: usize = 32;
+/// Packets that are enough to be sealed and sent. More at once wake the other side less often, but leave the caches.
+const ENOUGH: usize = 128;
 const SLOTS: usize = ENOUGH + SLOTS_A_READ;
 
 /// Room for a packet, between what is put before and behind it when it is sealed where it is.

@@ -4,6 +4,7 @@ mod device;
 mod engine;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod idle;
 mod inbound;
 mod index;
 mod kernel;

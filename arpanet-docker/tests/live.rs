@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use arpanet_core::conformance::live;
 use arpanet_core::runtime::{
     Container, ContainerSpec, ContainerState, EngineHealth, ExecInput, ExecOutput, ExecSpec,
     LogOptions, Output, OutputStream, RestartPolicy, Runtime,
@@ -27,13 +28,8 @@ struct Scene {
 
 /// An engine of its own; `None` where there can be none, unless one is promised.
 async fn scene() -> Option<Scene> {
-    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/sbin/dockerd").exists() {
-        let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-        assert!(
-            !promised.split(',').any(|name| name == "docker"),
-            "ARPANET_LIVE promises docker"
-        );
-        eprintln!("skipped: it needs root, and Debian's package docker.io");
+    let is_there = nix::unistd::geteuid().is_root() && Path::new("/usr/sbin/dockerd").exists();
+    if !live::have("docker", is_there, "root, and Debian's package docker.io") {
         return None;
     }
     let engine = Engine::start().await.unwrap();

@@ -5,22 +5,14 @@
 
 use std::time::Duration;
 
+use arpanet_core::conformance::live;
 use arpanet_lab::Guest;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The guest with the kernel that `ARPANET_KERNEL` names. `None`, with a word why, where it names none and none is promised.
 fn guest() -> Option<Guest> {
-    if let Some(kernel) = std::env::var_os("ARPANET_KERNEL") {
-        return Some(Guest::new(kernel));
-    }
-    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-    assert!(
-        !promised.split(',').any(|name| name == "qemu"),
-        "ARPANET_LIVE promises qemu"
-    );
-    eprintln!("skipped: ARPANET_KERNEL names no kernel; .ci/kernel fetches one");
-    None
+    live::kernel().map(Guest::new)
 }
 
 #[tokio::test]

@@ -6,18 +6,13 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use arpanet_core::ErrorKind;
+use arpanet_core::conformance::live;
 use arpanet_lab::{Ending, HolderCommand, Lab, LabConfig, Protocol};
 
 /// Skips where there is no root, and fails instead where root is promised.
 macro_rules! require_root {
     () => {
-        if !nix::unistd::geteuid().is_root() {
-            let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-            assert!(
-                !promised.split(',').any(|name| name == "root"),
-                "ARPANET_LIVE promises root"
-            );
-            eprintln!("skipped: a lab needs root");
+        if !live::have("root", nix::unistd::geteuid().is_root(), "root") {
             return;
         }
     };
@@ -165,13 +160,8 @@ async fn a_host_sees_neither_the_machine_s_resolver_nor_its_processes_and_leaves
 #[tokio::test]
 async fn each_host_has_an_engine_that_dies_and_comes_back_with_it() {
     require_root!();
-    if !std::path::Path::new("/usr/sbin/dockerd").exists() {
-        let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-        assert!(
-            !promised.split(',').any(|name| name == "docker"),
-            "ARPANET_LIVE promises docker"
-        );
-        eprintln!("skipped: it needs Debian's package docker.io");
+    let is_there = std::path::Path::new("/usr/sbin/dockerd").exists();
+    if !live::have("docker", is_there, "Debian's package docker.io") {
         return;
     }
     let guard = Guard::with("docker", 2, true).await;

@@ -7,21 +7,13 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use arpanet_core::ErrorKind;
+use arpanet_core::conformance::live;
 use arpanet_netlink::{MacAddr, Namespace, Netlink, Route, Rule, RuleAction, TABLE_LOCAL, VethEnd};
 use ipnet::Ipv4Net;
 
 /// A new namespace, or `None` where this process may not make one and the test is to be skipped.
 fn namespace() -> Option<Namespace> {
-    match Namespace::create() {
-        Ok(namespace) => Some(namespace),
-        Err(error) if std::env::var("ARPANET_LIVE").is_ok_and(|live| live.contains("root")) => {
-            panic!("{error}")
-        }
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+    live::found_or_skip("root", Namespace::create())
 }
 
 fn net(text: &str) -> Ipv4Net {

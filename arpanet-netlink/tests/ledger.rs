@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use arpanet_core::ErrorKind;
+use arpanet_core::conformance::live;
 use arpanet_netlink::{
     Change, Ledger, MacAddr, Namespace, Netlink, Route, Rule, RuleAction, TABLE_LOCAL, VethPair,
 };
@@ -19,16 +20,8 @@ struct Fixture {
 impl Fixture {
     /// A host of its own, or `None` where this process may not make one and the test is to be skipped.
     async fn new() -> Option<Self> {
-        let host = match Namespace::create() {
-            Ok(namespace) => namespace.handle().unwrap(),
-            Err(error) if std::env::var("ARPANET_LIVE").is_ok_and(|live| live.contains("root")) => {
-                panic!("{error}")
-            }
-            Err(error) => {
-                eprintln!("skipped: {error}");
-                return None;
-            }
-        };
+        let namespace = live::found_or_skip("root", Namespace::create())?;
+        let host = namespace.handle().unwrap();
         host.set_up("lo", true).await.unwrap();
         Some(Self {
             folder: tempfile::tempdir().unwrap(),

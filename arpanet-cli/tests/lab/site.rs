@@ -6,6 +6,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use arpanet_consul::agent::find_program;
+use arpanet_core::conformance::live;
 use arpanet_lab::{HolderCommand, Lab, LabConfig};
 use tempfile::TempDir;
 
@@ -47,30 +48,13 @@ impl From<Output> for Outcome {
 
 /// Whether there is a docker engine to be had. Says that the test is skipped where not, and fails where one is promised.
 fn docker() -> bool {
-    if Path::new("/usr/sbin/dockerd").exists() && Path::new(DOCKER).exists() {
-        return true;
-    }
-    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-    assert!(
-        !promised.split(',').any(|name| name == "docker"),
-        "ARPANET_LIVE promises docker"
-    );
-    eprintln!("skipped: it needs Debian's package docker.io");
-    false
+    let is_there = Path::new("/usr/sbin/dockerd").exists() && Path::new(DOCKER).exists();
+    live::have("docker", is_there, "Debian's package docker.io")
 }
 
 /// Whether this is root. Says that the test is skipped where not, and fails where root is promised.
 pub(crate) fn root() -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
-    }
-    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-    assert!(
-        !promised.split(',').any(|name| name == "root"),
-        "ARPANET_LIVE promises root"
-    );
-    eprintln!("skipped: a lab needs root");
-    false
+    live::have("root", nix::unistd::geteuid().is_root(), "root, for a lab")
 }
 
 /// The consul program: what `ARPANET_CONSUL` names, or the one on the path. Says that the test is skipped where there is none,
@@ -78,15 +62,8 @@ pub(crate) fn root() -> bool {
 pub(crate) fn consul() -> Option<PathBuf> {
     let named = std::env::var_os("ARPANET_CONSUL").map(PathBuf::from);
     let found = named.or_else(|| find_program("consul", &std::env::var_os("PATH")?));
-    if found.is_none() {
-        let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-        assert!(
-            !promised.split(',').any(|name| name == "consul"),
-            "ARPANET_LIVE promises consul"
-        );
-        eprintln!("skipped: it needs consul on the path or in ARPANET_CONSUL");
-    }
-    found
+    let why = "there is no consul on the path or in ARPANET_CONSUL";
+    live::found_or_skip("consul", found.ok_or(why))
 }
 
 /// A lab that is removed also when its test fails.

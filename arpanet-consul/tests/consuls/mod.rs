@@ -15,6 +15,7 @@ use arpanet_consul::ConsulConfig;
 use arpanet_consul::agent::find_program;
 use arpanet_core::Error;
 use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
+use arpanet_core::conformance::live;
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster, RosterEntry};
 use arpanet_netlink::{Namespace, VethEnd};
 use serde_json::{Value, json};
@@ -32,17 +33,18 @@ pub(crate) fn binary() -> Option<PathBuf> {
     find_program("consul", &std::env::var_os("PATH")?)
 }
 
+/// Whether there is consul, and this is root.
+pub(crate) fn have() -> bool {
+    let is_there = nix::unistd::geteuid().is_root() && binary().is_some();
+    let needs = "root, and consul on the path or in ARPANET_CONSUL";
+    live::have("consul", is_there, needs)
+}
+
 /// Skips where consul can't be had, and fails instead where it is promised.
 #[macro_export]
 macro_rules! require_consul {
     () => {
-        if !nix::unistd::geteuid().is_root() || consuls::binary().is_none() {
-            let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-            assert!(
-                !promised.split(',').any(|name| name == "consul"),
-                "ARPANET_LIVE promises consul"
-            );
-            eprintln!("skipped: it needs root, and consul on the path or in ARPANET_CONSUL");
+        if !consuls::have() {
             return;
         }
     };

@@ -53,6 +53,7 @@ pub mod bytes;
 mod check;
 mod discovery;
 mod key_value;
+pub mod live;
 mod overlay;
 mod report;
 mod runtime;

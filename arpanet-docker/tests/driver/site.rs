@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use arpanet_core::addr::ROUTER_ADDRESS;
+use arpanet_core::conformance::live;
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, AppNet, Cluster, EndpointId, Error, ErrorKind, Result};
 use arpanet_docker::driver::{
@@ -23,16 +24,8 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// Whether this machine has an engine to be started. Says why not, and fails where one is promised.
 pub(crate) fn has_engine() -> bool {
-    if nix::unistd::geteuid().is_root() && Path::new("/usr/sbin/dockerd").exists() {
-        return true;
-    }
-    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-    assert!(
-        !promised.split(',').any(|name| name == "docker"),
-        "ARPANET_LIVE promises docker"
-    );
-    eprintln!("skipped: it needs root, and Debian's package docker.io");
-    false
+    let is_there = nix::unistd::geteuid().is_root() && Path::new("/usr/sbin/dockerd").exists();
+    live::have("docker", is_there, "root, and Debian's package docker.io")
 }
 
 /// A cluster of one host. Its router is a namespace that has 169.254.1.1 and the containers' links.

@@ -2,20 +2,13 @@
 
 use std::path::Path;
 
+use arpanet_core::conformance::live;
+
 /// Whether there is such an engine. Says that the test is skipped where not, and fails where one is promised.
 pub(crate) fn have(engine: &str, program: &str) -> bool {
-    if nix::unistd::geteuid().is_root()
-        && [program, "/usr/bin/docker"]
-            .iter()
-            .all(|path| Path::new(path).exists())
-    {
-        return true;
-    }
-    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-    assert!(
-        !promised.split(',').any(|name| name == engine),
-        "ARPANET_LIVE promises {engine}"
-    );
-    eprintln!("skipped: it needs root, and Debian's docker.io, with podman for Podman");
-    false
+    let mut programs = [program, "/usr/bin/docker"].into_iter();
+    let is_there =
+        nix::unistd::geteuid().is_root() && programs.all(|path| Path::new(path).exists());
+    let needs = "root, and Debian's docker.io, with podman for Podman";
+    live::have(engine, is_there, needs)
 }

@@ -62,11 +62,17 @@ pub struct GuestRun {
 }
 
 impl GuestRun {
-    /// The last line that it wrote, but for empty ones: of a test program, what all came to.
+    /// Of a test program: what all came to, and in what time.
+    ///
+    /// # Panics
+    /// Where it did not end well, with all that it and the machine have written.
     #[must_use]
-    pub fn last_line(&self) -> &str {
+    #[track_caller]
+    pub fn passed(&self) -> String {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.output, self.console);
         let mut lines = self.output.lines().rev();
-        lines.find(|line| !line.is_empty()).unwrap_or_default()
+        let closing = lines.find(|line| !line.is_empty()).unwrap_or_default();
+        format!("in a guest, in {:?}: {closing}", self.took)
     }
 }
 

@@ -18,6 +18,7 @@ pub use switch::{Switch, behind};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use arpanet_core::conformance::live;
 use arpanet_netlink::Namespace;
 
 /// How long anything may take that is waited for.
@@ -29,16 +30,7 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// Where it may not, and `ARPANET_LIVE` names root.
 #[must_use]
 pub fn namespace() -> Option<Namespace> {
-    match Namespace::create() {
-        Ok(namespace) => Some(namespace),
-        Err(error) if std::env::var("ARPANET_LIVE").is_ok_and(|live| live.contains("root")) => {
-            panic!("{error}")
-        }
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+    live::found_or_skip("root", Namespace::create())
 }
 
 /// An address, as it is written.

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arpanet_core::conformance::live;
 use arpanet_core::overlay::PeerSpec;
 use arpanet_core::{ErrorKind, Overlay};
 use arpanet_netlink::{Namespace, WireGuardDevice};
@@ -11,17 +12,17 @@ use arpanet_wireguard::tunnel::kernel_has_wireguard;
 use arpanet_wireguard::{KernelTunnels, RecordingTunnels, TunnelFactory, TunnelKind, UserTunnels};
 
 use crate::site::{
-    Beats, Container, Fate, Host, LIMIT, Site, becomes, connect, ip, probe, promises, testing,
-    two_hosts,
+    Beats, Container, Fate, Host, LIMIT, Site, becomes, connect, ip, probe, testing, two_hosts,
 };
 
 /// Says that a test is only for where the kernel's is promised.
 fn is_promised() -> bool {
-    let promised = promises("wireguard");
-    if !promised {
-        eprintln!("skipped: ARPANET_LIVE promises no wireguard of the kernel");
-    }
-    promised
+    let promised = live::promises("wireguard");
+    live::have(
+        "wireguard",
+        promised,
+        "the kernel's, promised by ARPANET_LIVE",
+    )
 }
 
 /// The device as the kernel has it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arpanet_core::admission::Membership;
+use arpanet_core::conformance::live;
 use arpanet_core::overlay::{Announcement, NetNamespace, PeerSpec};
 use arpanet_core::{AppAddr, NodeAddr, Overlay};
 use arpanet_netlink::{HostSnapshot, Namespace, Netlink};
@@ -27,16 +28,10 @@ const TUNNEL_PORT: u16 = 51821;
 
 /// The kernel's WireGuard where it is promised, and otherwise that of this process.
 pub(crate) fn tunnels() -> Arc<dyn TunnelFactory> {
-    match promises("wireguard") {
+    match live::promises("wireguard") {
         true => Arc::new(KernelTunnels::default()),
         false => Arc::new(UserTunnels::default()),
     }
-}
-
-/// Whether `ARPANET_LIVE` says that this is to be had.
-pub(crate) fn promises(what: &str) -> bool {
-    let promised = std::env::var("ARPANET_LIVE").unwrap_or_default();
-    promised.split(',').any(|name| name == what)
 }
 
 /// A host on the wire.
@@ -125,7 +120,7 @@ impl Host {
 
     /// Where others find its tunnel.
     pub(crate) fn tunnel_endpoint(&self) -> SocketAddr {
-        let port = match promises("wireguard") {
+        let port = match live::promises("wireguard") {
             true => TUNNEL_PORT,
             false => PORT,
         };

@@ -43,6 +43,35 @@ enum Attempt {
     NotYet,
 }
 
+/// A blocking query that is made until its answer is as wanted.
+#[derive(Debug)]
+struct Rounds {
+    index: u64,
+    begun: Instant,
+    pace: Pace,
+}
+
+impl Rounds {
+    fn beyond(index: u64) -> Self {
+        let begun = Instant::now();
+        Self {
+            index,
+            begun,
+            pace: Pace::new(begun.elapsed()),
+        }
+    }
+
+    /// How to ask next, when it is time to.
+    async fn next(&mut self, consistency: Consistency) -> Reading {
+        tokio::time::sleep(self.pace.next(self.begun.elapsed())).await;
+        Reading::beyond(consistency, self.index, CAMPAIGN_WAIT).followed()
+    }
+
+    const fn answered(&mut self, index: u64) {
+        self.index = next_index(self.index, index);
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Locks {
     client: Client,
@@ -75,34 +104,29 @@ impl Locks {
     }
 
     /// Waits until the lock may be free.
-    async fn freed(&self, key: &Key, mut index: u64) -> Result<()> {
+    async fn freed(&self, key: &Key, index: u64) -> Result<()> {
         let path = lock_key(key)?;
-        let begun = Instant::now();
-        let mut pace = Pace::new(begun.elapsed());
+        let mut rounds = Rounds::beyond(index);
         loop {
-            tokio::time::sleep(pace.next(begun.elapsed())).await;
-            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
+            let reading = rounds.next(self.consistency).await;
             let answer = self.client.pair(&path, reading).await?;
             if answer.value.is_none_or(|pair| pair.session.is_none()) {
                 return Ok(());
             }
-            index = next_index(index, answer.index);
+            rounds.answered(answer.index);
         }
     }
 
     /// Waits until the session ends.
     async fn ended(&self, session: &SessionId) -> Result<Error> {
-        let mut index = 0;
-        let begun = Instant::now();
-        let mut pace = Pace::new(begun.elapsed());
+        let mut rounds = Rounds::beyond(0);
         loop {
-            tokio::time::sleep(pace.next(begun.elapsed())).await;
-            let reading = Reading::beyond(self.consistency, index, CAMPAIGN_WAIT).followed();
+            let reading = rounds.next(self.consistency).await;
             let answer = self.client.has_session(&session.0, reading).await?;
             if !answer.value {
                 return Ok(session_ended(session));
             }
-            index = next_index(index, answer.index);
+            rounds.answered(answer.index);
         }
     }
 

@@ -219,9 +219,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn whatever_a_consul_answers_is_an_error_or_holds_the_rules() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/consul_answers");
-        arpanet_core::conformance::bytes::hold(seeds, 1_000, super::answers);
+        hold(seeds("consul_answers"), 1_000, super::answers);
     }
 }

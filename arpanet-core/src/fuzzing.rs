@@ -83,11 +83,7 @@ pub fn claim(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::bytes::hold;
-
-    fn seeds(target: &str) -> String {
-        format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"))
-    }
+    use crate::conformance::bytes::{hold, seeds};
 
     #[test]
     fn any_text_is_an_address_or_none() {

@@ -55,9 +55,10 @@ pub fn question(asked: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn any_bytes_are_a_question_or_none() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/dns_question");
-        arpanet_core::conformance::bytes::hold(seeds, 300, super::question);
+        hold(seeds("dns_question"), 300, super::question);
     }
 }

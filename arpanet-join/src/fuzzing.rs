@@ -168,13 +168,9 @@ impl Gatekeeper for Everybody {
 
 #[cfg(test)]
 mod tests {
-    use arpanet_core::conformance::bytes::hold;
+    use arpanet_core::conformance::bytes::{hold, seeds};
 
     use super::*;
-
-    fn seeds(target: &str) -> String {
-        format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"))
-    }
 
     #[test]
     fn no_bytes_of_a_stranger_admit_it() {

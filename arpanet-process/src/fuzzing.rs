@@ -38,9 +38,10 @@ fn at_once<T>(work: impl Future<Output = T>) -> T {
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn any_bytes_are_frames_or_none() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/process_frames");
-        arpanet_core::conformance::bytes::hold(seeds, 10_000, super::frames);
+        hold(seeds("process_frames"), 10_000, super::frames);
     }
 }

@@ -84,9 +84,10 @@ fn is_bounded(error: &Error) {
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn whatever_a_router_reports_is_an_error_or_holds_the_rules() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/weave_reports");
-        arpanet_core::conformance::bytes::hold(seeds, 2_000, super::reports);
+        hold(seeds("weave_reports"), 2_000, super::reports);
     }
 }

@@ -3,6 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (Vec<&[u8]>, bool)| {
-    arpanet_wireguard::tunnel::fuzzing::packets(&input.0, input.1);
+fuzz_target!(|input: &[u8]| {
+    arpanet_wireguard::tunnel::fuzzing::packets(input);
 });

@@ -112,9 +112,10 @@ async fn listen(body: Body) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn whatever_the_agent_is_asked_it_answers_and_a_refusal_changes_nothing() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/agent_api");
-        arpanet_core::conformance::bytes::hold(seeds, 100, super::requests);
+        hold(seeds("agent_api"), 100, super::requests);
     }
 }

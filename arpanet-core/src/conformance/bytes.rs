@@ -2,12 +2,18 @@
 //! seeds and what is a little different from them. So ordinary tests keep them true between two runs of the fuzzer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::random::Random;
 
 /// The longest input that is made up.
 const LONGEST: usize = 2048;
+
+/// The folder with the seeds of one of this repository's own targets.
+#[must_use]
+pub fn seeds(target: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds")).join(target)
+}
 
 /// Has a function look at all seeds in a folder, and at so many inputs that are made of them and of chance: the same ones
 /// each time.

@@ -101,9 +101,10 @@ fn creation(bytes: &[u8], on_overlay: bool) {
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn any_bytes_of_a_client_end_where_they_end() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/docker_requests");
-        arpanet_core::conformance::bytes::hold(seeds, 2_000, super::docker_requests);
+        hold(seeds("docker_requests"), 2_000, super::docker_requests);
     }
 }

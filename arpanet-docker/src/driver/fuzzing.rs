@@ -99,9 +99,10 @@ impl Networks for Everything {
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn whatever_an_engine_asks_is_answered() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/driver_requests");
-        arpanet_core::conformance::bytes::hold(seeds, 300, super::requests);
+        hold(seeds("driver_requests"), 300, super::requests);
     }
 }

@@ -94,13 +94,9 @@ fn step(engine: &mut Engine, now: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use arpanet_core::conformance::bytes::hold;
+    use arpanet_core::conformance::bytes::{hold, seeds};
 
     use super::*;
-
-    fn seeds(target: &str) -> String {
-        format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"))
-    }
 
     #[test]
     fn no_datagrams_of_anybody_are_believed() {

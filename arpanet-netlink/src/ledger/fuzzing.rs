@@ -23,9 +23,10 @@ pub fn ledger(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
     #[test]
     fn any_bytes_are_a_ledger_or_none() {
-        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/ledger");
-        arpanet_core::conformance::bytes::hold(seeds, 10_000, super::ledger);
+        hold(seeds("ledger"), 10_000, super::ledger);
     }
 }

@@ -1,4 +1,4 @@
-//! What fuzz targets reach and nobody else: compiled with `--cfg fuzzing` only.
+//! What the fuzz targets do, for them and for this crate's tests: compiled with `--cfg fuzzing` or `test` only.
 #![allow(
     missing_docs,
     clippy::missing_panics_doc,
@@ -9,9 +9,12 @@
 use std::cell::RefCell;
 use std::time::{Instant, SystemTime};
 
+use arpanet_core::conformance::bytes::Draw;
+
 use super::PrivateKey;
+use super::protocol::{COOKIE_REPLY, DATA_OVERHEAD, INITIATION, RESPONSE};
 use super::protocol::{Call, Guard, Initiation, Keypair, Kind, Seal, Timestamp, Verdict};
-use super::protocol::{data_index, receiver};
+use super::protocol::{data_index, head, receiver};
 use super::segments::Run;
 
 /// A side that has a session and waits for an answer.
@@ -50,22 +53,32 @@ thread_local! {
     static SIDE: RefCell<Side> = RefCell::new(Side::new());
 }
 
-/// Datagrams of anybody, dressed up as messages of a kind or not at all: nothing is believed. With `knowing`, the sender
+/// Datagrams of anybody, dressed up as messages of a kind or not at all: nothing is believed. Every other time the sender
 /// knows whom it calls, as every member does.
-pub fn datagrams(datagrams: Vec<(u8, &[u8])>, knowing: bool) {
+pub fn datagrams(said: &[u8]) {
+    const KINDS: [Option<Kind>; 5] = [
+        None,
+        Some(Kind::Initiation),
+        Some(Kind::Response),
+        Some(Kind::CookieReply),
+        Some(Kind::Data),
+    ];
+    let mut said = Draw::new(said);
+    let knowing = said.coin();
     SIDE.with_borrow_mut(|side| {
-        for (kind, datagram) in datagrams {
-            let mut datagram = datagram.to_vec();
-            let length = match kind {
-                1 => 148,
-                2 => 92,
-                3 => 64,
-                4 => datagram.len().max(32),
-                _ => 0,
-            };
-            if length > 0 {
+        while !said.is_done() {
+            let kind = said.one_of(&KINDS);
+            let mut datagram = said.piece().to_vec();
+            if let Some(kind) = kind {
+                let length = match kind {
+                    Kind::Initiation => INITIATION,
+                    Kind::Response => RESPONSE,
+                    Kind::CookieReply => COOKIE_REPLY,
+                    Kind::Data => datagram.len().max(DATA_OVERHEAD),
+                };
                 datagram.resize(length, 0);
-                datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
+                datagram[..4].copy_from_slice(&head(kind));
+                assert_eq!(Kind::of(&datagram), Some(kind));
             }
             one(side, datagram, knowing);
         }
@@ -94,26 +107,53 @@ fn one(side: &mut Side, mut datagram: Vec<u8>, knowing: bool) {
 }
 
 /// Packets of a member: written to the device in their order, each payload once.
-pub fn packets(packets: &[&[u8]], datagrams: bool) {
-    let mut run = Run::new(datagrams);
-    for packet in packets {
-        if let Some(packet) = run.push(*packet) {
-            written(&run);
+pub fn packets(said: &[u8]) {
+    let mut said = Draw::new(said);
+    let mut run = Run::new(said.coin());
+    let mut taken = Vec::new();
+    for packet in said.pieces() {
+        if let Some(packet) = run.push(packet) {
+            written(&run, &taken);
             run.clear();
+            taken.clear();
             assert!(run.push(packet).is_none(), "an empty run takes anything");
         }
+        taken.push(packet);
     }
     if !run.is_empty() {
-        written(&run);
+        written(&run, &taken);
     }
 }
 
-fn written(run: &Run<&[u8]>) {
+/// In one write, of these packets: all of them, but for the headers that they have in common.
+fn written(run: &Run<&[u8]>, taken: &[&[u8]]) {
     let (header, parts) = run.parts();
-    let total = header.as_bytes().len() + parts.map(<[u8]>::len).sum::<usize>();
-    assert!(total <= tun_rs::VIRTIO_NET_HDR_LEN + 65_535);
+    let header = header.as_bytes().len();
+    let parts: Vec<&[u8]> = parts.collect();
+    assert!(header + parts.concat().len() <= tun_rs::VIRTIO_NET_HDR_LEN + 65_535);
+    let common = header - tun_rs::VIRTIO_NET_HDR_LEN;
+    assert!(common == 0 || taken.len() > 1);
+    let left: Vec<&[u8]> = taken.iter().map(|packet| &packet[common..]).collect();
+    assert_eq!(parts, left);
 }
 
 fn key(byte: u8) -> PrivateKey {
     PrivateKey::from_bytes(&[byte; 32])
+}
+
+#[cfg(test)]
+mod tests {
+    use arpanet_core::conformance::bytes::{hold, seeds};
+
+    use super::*;
+
+    #[test]
+    fn no_datagrams_of_anybody_are_believed_by_the_tunnel() {
+        hold(seeds("tunnel_datagrams"), 1_000, datagrams);
+    }
+
+    #[test]
+    fn no_packets_of_a_member_are_more_than_the_device_takes() {
+        hold(seeds("tunnel_packets"), 10_000, packets);
+    }
 }

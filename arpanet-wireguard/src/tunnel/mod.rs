@@ -2,7 +2,7 @@
 
 mod device;
 mod engine;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod idle;
 mod inbound;

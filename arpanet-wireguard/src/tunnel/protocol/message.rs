@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 /// Bytes of an initiation.
-pub(super) const INITIATION: usize = 148;
+pub(in super::super) const INITIATION: usize = 148;
 /// Bytes of a response.
-pub(super) const RESPONSE: usize = 92;
+pub(in super::super) const RESPONSE: usize = 92;
 /// Bytes of a cookie reply.
-pub(super) const COOKIE_REPLY: usize = 64;
+pub(in super::super) const COOKIE_REPLY: usize = 64;
 /// Bytes before the sealed packet: kind, receiver, counter.
 pub(in super::super) const DATA_HEADER: usize = 16;
 /// Bytes of Poly1305's tag, behind it.
@@ -45,7 +45,7 @@ impl Kind {
 }
 
 /// A message's first bytes.
-pub(super) const fn head(kind: Kind) -> [u8; 4] {
+pub(in super::super) const fn head(kind: Kind) -> [u8; 4] {
     let number = match kind {
         Kind::Initiation => 1,
         Kind::Response => 2,

@@ -15,6 +15,8 @@ use std::time::Duration;
 pub(super) use cookie::{Guard, Seal, Verdict};
 pub(super) use handshake::{Call, Initiation, Timestamp};
 pub(super) use keypair::Keypair;
+#[cfg(any(test, fuzzing))]
+pub(super) use message::{COOKIE_REPLY, INITIATION, RESPONSE, head};
 pub(super) use message::{DATA_HEADER, DATA_OVERHEAD, Kind, TAG, data_index, receiver};
 
 /// A session's initiator agrees on another after this time, when it sends.

@@ -294,6 +294,18 @@ mod tests {
     }
 
     #[test]
+    fn of_sources_that_have_not_shown_where_they_are_nothing_is_kept() {
+        let (mut seal, mut guard, mut message, now) = start();
+        seal.put(&mut message, now);
+        for number in 0..5_000_u32 {
+            let source = std::net::Ipv4Addr::from_bits(0x0A00_0000 + number);
+            let verdict = guard.judge(&message, (source, 9).into(), now);
+            assert_eq!(verdict == Verdict::Read, number < QUIET, "{number}");
+        }
+        assert_eq!(guard.from.capacity(), 0);
+    }
+
+    #[test]
     fn a_cookie_that_is_old_is_not_used() {
         let (mut seal, mut guard, mut message, now) = start();
         seal.put(&mut message, now);

@@ -23,7 +23,7 @@ use crate::wire::{self, Packet};
 const CALLED_AT_ONCE: usize = 3;
 /// What this node said so lately is told to who comes up, in case it has missed it; to no more than these at once.
 const RECENT: Duration = Duration::from_secs(10);
-const CALLED_BACK: usize = 64;
+pub(super) const CALLED_BACK: usize = 64;
 /// How often what is remembered of removals is looked through.
 const COLLECT: Duration = Duration::from_secs(10);
 /// So long after it should have ended, a suspicion is stuck.
@@ -42,6 +42,8 @@ pub(super) struct Life {
     since: Duration,
     /// How often it was told that it is suspected.
     told: u32,
+    /// It went down before it had confirmed all that this node said.
+    missed: bool,
 }
 
 impl Life {
@@ -52,6 +54,7 @@ impl Life {
             rank,
             since,
             told: 0,
+            missed: false,
         }
     }
 }
@@ -121,10 +124,11 @@ impl Engine {
         }
     }
 
-    /// It hears this node. What it has missed it gets now; before, that could only get lost again.
+    /// It hears this node. What either has missed of the other it gets now; before, that could only get lost again.
     pub(super) fn answered(&mut self, node: NodeAddr, now: Duration) {
         if self.behind.remove(&node).is_some() && self.is_alive(node) {
             self.start_session(Some(node), Purpose::Owner(self.me), now);
+            self.start_session(Some(node), Purpose::Owner(node), now);
         }
     }
 
@@ -217,6 +221,7 @@ impl Engine {
             rank: id.rank,
             since: now,
             told: 0,
+            missed: false,
         };
         let before = self.lives.insert(node, life);
         self.note_endpoint(id);
@@ -224,14 +229,27 @@ impl Engine {
         self.tell_suspension(node);
         // Changes that were sent to all that live may have passed it by, and this node, too, when it is new itself.
         self.sync_soon(now);
-        if self.said_at.is_some_and(|at| now < at + RECENT) && self.behind.len() < CALLED_BACK {
+        // It may not have taken this node for down, so that it asks for nothing. Not by the clock alone: that may have stepped.
+        let while_down = |life: Life| {
+            life.state == MemberState::Down
+                && (life.missed || self.said_at.is_some_and(|at| at >= life.since))
+        };
+        let missed =
+            self.said_at.is_some_and(|at| now < at + RECENT) || before.is_some_and(while_down);
+        if missed && self.behind.len() < CALLED_BACK {
             self.behind.insert(node, now);
             self.call_behind(now);
         }
-        // What it said while it was away. One that is new here may not know this node yet, and would not answer.
-        if before.is_some_and(|life| life.state == MemberState::Down)
-            && self.joining_until.is_none()
-        {
+        if self.joining_until.is_none() {
+            self.ask_of_itself(node, before.is_none(), now);
+        }
+    }
+
+    /// Asks a member what it said while it was away, or before this node began. Whoever else is compared with may not know
+    /// it either, and nothing would show. Where many are new at once, as when all hosts of a large cluster start, what they
+    /// said is new as well, and they tell it.
+    pub(super) fn ask_of_itself(&mut self, node: NodeAddr, is_new: bool, now: Duration) {
+        if !is_new || self.jobs.len() < CALLED_BACK {
             self.start_session(Some(node), Purpose::Owner(node), now);
         }
     }
@@ -240,18 +258,19 @@ impl Engine {
         let Some(node) = wire::node(id.node) else {
             return;
         };
+        let was_behind = self.behind.remove(&node).is_some()
+            || self.lives.get(&node).is_some_and(|life| life.missed);
         let life = Life {
             state: MemberState::Down,
             rank: id.rank,
             since: now,
             told: 0,
+            missed: self.drop_from_deliveries(node, now) || was_behind,
         };
         self.lives.insert(node, life);
         self.doubts.remove(&node);
-        self.behind.remove(&node);
         self.tell_member(node);
         self.tell_suspension(node);
-        self.drop_from_deliveries(node, now);
     }
 
     /// Tells a member as it is now, if that differs from what was told.

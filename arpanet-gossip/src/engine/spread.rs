@@ -124,16 +124,18 @@ impl Engine {
         }
     }
 
-    /// A node is down: nothing waits for it.
-    pub(super) fn drop_from_deliveries(&mut self, node: NodeAddr, now: Duration) {
+    /// A node is down: nothing waits for it. Whether anything did.
+    pub(super) fn drop_from_deliveries(&mut self, node: NodeAddr, now: Duration) -> bool {
         let concerned: Vec<u64> = self
             .deliveries
             .iter_mut()
             .filter_map(|(id, delivery)| delivery.waiting.remove(&node).then_some(*id))
             .collect();
+        let any = !concerned.is_empty();
         for id in concerned {
             self.check_delivery(id, now);
         }
+        any
     }
 
     pub(super) fn repeat_deliveries(&mut self, now: Duration) {

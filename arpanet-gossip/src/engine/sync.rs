@@ -12,6 +12,7 @@ use foca::Member;
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
+use super::membership::CALLED_BACK;
 use super::{Engine, Event};
 use crate::roster::SignedEntry;
 use crate::store::{Held, Lacking};
@@ -72,6 +73,8 @@ pub(super) struct Session {
     tries: u32,
     round: u32,
     before: Hashes,
+    /// What of an owner was there when it was asked for last.
+    had: Vec<Mark>,
     deadline: Duration,
 }
 
@@ -116,6 +119,7 @@ impl Engine {
             tries: 0,
             round: 0,
             before: Hashes::default(),
+            had: Vec::new(),
             deadline: now,
         });
         self.ask(now);
@@ -151,8 +155,8 @@ impl Engine {
             session.tries += 1;
             return self.repeat_request(now);
         }
-        if let (Purpose::Owner(owner), Some(with)) = (session.purpose, session.with)
-            && owner == self.me
+        if let (Purpose::Owner(_), Some(with)) = (session.purpose, session.with)
+            && self.is_alive(with)
         {
             self.behind.insert(with, now);
         }
@@ -202,16 +206,7 @@ impl Engine {
                     id,
                     from: owner.index(),
                     to: owner.index(),
-                    owners: self
-                        .store
-                        .mark(owner)
-                        .into_iter()
-                        .chain(
-                            with.and_then(|with| self.store.told_by(with, owner))
-                                .into_iter()
-                                .flatten(),
-                        )
-                        .collect(),
+                    owners: self.has_of(owner, with),
                 },
             },
         };
@@ -229,6 +224,13 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// How far this node has an owner's records, and how far this one has told it the whole of them.
+    fn has_of(&self, owner: NodeAddr, with: Option<NodeAddr>) -> Vec<Mark> {
+        let told = with.and_then(|with| self.store.told_by(with, owner));
+        let has = self.store.mark(owner).into_iter();
+        has.chain(told.into_iter().flatten()).collect()
     }
 
     fn roster_request(&self, id: u64, from: u16) -> Message {
@@ -357,6 +359,11 @@ impl Engine {
         self.drop_farewell(now);
         self.events.push_back(Event::Ready { filled });
         self.announce(now);
+        // Whoever filled this node may have begun as late as it, or have been cut off.
+        let met: Vec<NodeAddr> = self.alive_others().take(CALLED_BACK).collect();
+        for node in met {
+            self.ask_of_itself(node, true, now);
+        }
     }
 
     /// The answers to a request are through.
@@ -375,6 +382,31 @@ impl Engine {
         }
         let Some(next) = next else {
             return self.next_stage(now);
+        };
+        match session.purpose {
+            Purpose::Owner(owner) if owner == self.me => {
+                // It lacks something. What it is sent may get lost, and so may what it wanted.
+                self.behind.entry(node).or_insert(now + SOON);
+                return self.end_session(now);
+            }
+            Purpose::Owner(owner) => {
+                let has = self.has_of(owner, Some(node));
+                let Some(session) = &mut self.session else {
+                    return;
+                };
+                let stuck = session.had == has;
+                session.round = if stuck { session.round + 1 } else { 0 };
+                session.had = has;
+                if session.round > ROUNDS {
+                    // All of it gets lost, or this node takes none of it.
+                    self.sync_soon(now);
+                    return self.end_session(now);
+                }
+            }
+            Purpose::Everything => {}
+        }
+        let Some(session) = &mut self.session else {
+            return;
         };
         session.stage = match session.stage {
             Stage::Compare => return,
@@ -519,6 +551,9 @@ impl Engine {
         let mut budget = BURST;
         let mut next = after(to);
         let mut wanted = Vec::new();
+        // Of one owner it asks until there is nothing to send any more, so that nothing is lost on the way.
+        let of_one = from == to;
+        let mut again = false;
         for held in &mine {
             let nothing = Mark {
                 version: 0,
@@ -527,6 +562,7 @@ impl Engine {
             let known = Held::of(nothing, theirs);
             if known.mark.generation == held.generation && known.mark.version > held.version {
                 wanted.push(*held);
+                again |= held.owner == node.index();
             }
             if budget == 0 {
                 next = Some(held.owner);
@@ -534,6 +570,7 @@ impl Engine {
             }
             let lacking = self.store.lacking(known, budget);
             budget -= lacking.deltas.len();
+            again |= !lacking.deltas.is_empty();
             let all = lacking.all;
             self.send_parts(node, lacking);
             if !all {
@@ -545,15 +582,8 @@ impl Engine {
             wanted.truncate(MARKS);
             self.send_new(node, &Message::Wanted { owners: wanted });
         }
-        self.done(
-            node,
-            id,
-            if from == to {
-                next.filter(|next| *next == from)
-            } else {
-                next
-            },
-        );
+        let next = if of_one { again.then_some(from) } else { next };
+        self.done(node, id, next);
     }
 
     fn send_parts(&mut self, node: NodeAddr, lacking: Lacking) {

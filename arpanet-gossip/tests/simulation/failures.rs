@@ -282,3 +282,61 @@ fn what_a_node_said_before_it_restarted_alone_is_gone_soon_after() {
         assert!(world.all_alive());
     }
 }
+
+/// Found by `chaos`, seed 3245: they compared with each other, found no difference, and looked no further.
+#[test]
+fn those_that_restarted_apart_from_a_node_know_what_it_says_soon_after_they_meet_it() {
+    for seed in 0..20 {
+        let mut world = World::with_roster(seed, 4, ms(1));
+        world.publish(1, "web", "1");
+        world.until(secs(2), "known", |world| world.spread(1, "web", "1"));
+        for index in 2..=4 {
+            world.kill(index);
+        }
+        // It said that too long ago to tell it to whoever comes up.
+        world.run(secs(11));
+        world.isolate(&[1]);
+        for index in 2..=4 {
+            world.restart(index);
+            world.run(secs(3));
+        }
+        world.heal();
+        world.until(secs(3), "known", |world| world.spread(1, "web", "1"));
+    }
+}
+
+/// Found by `chaos`, seed 677: what got lost was not the word itself, but the question for it.
+#[test]
+fn what_was_said_during_a_cut_is_known_soon_after_whichever_datagram_gets_lost() {
+    for (from, to) in [(1, 2), (2, 1)] {
+        for nth in 0..30 {
+            let mut world = World::with_roster(7, 4, ms(1));
+            world.until(secs(2), "all alive", World::all_alive);
+            // Until nobody compares with anybody any more.
+            world.run(secs(3));
+            world.cut(1, 2);
+            world.publish(1, "web", "1");
+            world.run(ms(1_200));
+            assert!(!world.spread(1, "web", "1"));
+            world.heal();
+            world.lose(from, to, nth);
+            world.until(secs(3), "known", |world| world.spread(1, "web", "1"));
+        }
+    }
+}
+
+/// Found by `chaos`, seed 23001: it had taken the others for down at once, and they not it.
+#[test]
+fn what_was_said_before_the_clock_jumped_in_a_short_cut_is_known_soon_after() {
+    for seed in 0..20 {
+        let mut world = World::with_roster(seed, 4, ms(1));
+        world.until(secs(2), "all alive", World::all_alive);
+        world.isolate(&[1]);
+        world.run(ms(700));
+        world.publish(1, "web", "1");
+        world.step_clock(1, secs(40_000));
+        world.run(ms(200));
+        world.heal();
+        world.until(secs(3), "known", |world| world.spread(1, "web", "1"));
+    }
+}

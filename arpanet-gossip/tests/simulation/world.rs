@@ -156,6 +156,8 @@ pub struct World {
     pub loss: f64,
     pub delay: (Duration, Duration),
     pub cuts: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// Which of the datagrams on this way is lost, counted from here on.
+    lost: Option<(SocketAddr, SocketAddr, usize)>,
     /// How often [`until`](Self::until) looks.
     pub step: Duration,
     pub captured: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
@@ -178,6 +180,7 @@ impl World {
             loss: 0.0,
             delay: (Duration::from_micros(100), Duration::from_micros(900)),
             cuts: BTreeSet::new(),
+            lost: None,
             step: ms(10),
             captured: Vec::new(),
             capture: false,
@@ -394,6 +397,27 @@ impl World {
         }
     }
 
+    /// Of what the one sends to the other from now on this datagram gets lost, counted from 0, and nothing else.
+    pub fn lose(&mut self, from: u16, to: u16, nth: usize) {
+        let at = |node: u16| self.hosts[&node].at.unwrap();
+        self.lost = Some((at(from), at(to), nth));
+    }
+
+    fn is_lost(&mut self, from: SocketAddr, to: SocketAddr) -> bool {
+        let Some(lost) = &mut self.lost else {
+            return false;
+        };
+        if (lost.0, lost.1) != (from, to) {
+            return false;
+        }
+        if lost.2 == 0 {
+            self.lost = None;
+            return true;
+        }
+        lost.2 -= 1;
+        false
+    }
+
     pub fn heal(&mut self) {
         self.cuts.clear();
     }
@@ -571,6 +595,9 @@ impl World {
                     .push((from, transmit.to, transmit.datagram.clone()));
             }
             if self.cuts.contains(&(from, transmit.to)) || self.rng.random_bool(self.loss) {
+                continue;
+            }
+            if self.is_lost(from, transmit.to) {
                 continue;
             }
             let at = self.now + self.rng.random_range(self.delay.0..=self.delay.1);

@@ -41,6 +41,10 @@ chaos SEED="1":
 chaos-lab SEED="1" STEPS="120":
     ARPANET_LIVE=root ARPANET_CHAOS_LAB={{SEED}}:{{STEPS}} cargo test -p arpanet-cli --test lab chaos::what -- --ignored --nocapture
 
+# And with a docker engine on each host, which is killed too. Root, docker.
+chaos-engines SEED="1" STEPS="48":
+    ARPANET_LIVE=root,docker ARPANET_CHAOS_LAB={{SEED}}:{{STEPS}} cargo test -p arpanet-cli --test lab chaos::engines_too -- --nocapture
+
 # Thirty hosts with an agent each. Root.
 lab-30:
     ARPANET_LIVE=root cargo test -p arpanet-cli --test lab thirty -- --ignored --nocapture

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use arpanet_core::runtime::{
     Container, ContainerSpec, ContainerState, Exec, ExecSpec, LogOptions, Output, Pull, PullPolicy,
-    PullReporter, PullRequest, Resolver, Runtime, RuntimeCapabilities,
+    PullReporter, PullRequest, Resolver, RestartPolicy, Runtime, RuntimeCapabilities,
 };
 use arpanet_core::watch::Watch;
 use arpanet_core::{ContainerName, Error, ErrorKind, Result};
 use async_trait::async_trait;
+use bollard::models::{ContainerUpdateBody, RestartPolicy as Restart, RestartPolicyNameEnum};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectNetworkOptions, RemoveContainerOptionsBuilder,
     StartContainerOptions, StopContainerOptionsBuilder,
@@ -189,7 +190,9 @@ impl Inner {
     }
 
     async fn start(self: Arc<Self>, name: ContainerName) -> Result<()> {
-        let id = self.view.named(&name).await?.container.id;
+        let seen = self.view.named(&name).await?;
+        self.restarts(&seen, RestartPolicyNameEnum::ALWAYS).await?;
+        let id = seen.container.id;
         let which = id.as_str();
         let asked = self
             .view
@@ -216,8 +219,36 @@ impl Inner {
         Err(error)
     }
 
+    /// Has the engine start one that is to run always by this policy from now on. `always` while it runs: an engine that was
+    /// killed ends what it finds running when it is back, and takes that for having been stopped, after which
+    /// `unless-stopped` starts nothing. That one once it is stopped, so that it stays so.
+    async fn restarts(&self, seen: &Seen, policy: RestartPolicyNameEnum) -> Result<()> {
+        let always = seen.given.as_ref().map(|given| given.restart) == Some(RestartPolicy::Always);
+        if !always || seen.policy == Some(policy) {
+            return Ok(());
+        }
+        let which = seen.container.id.as_str();
+        let body = ContainerUpdateBody {
+            restart_policy: Some(Restart {
+                name: Some(policy),
+                maximum_retry_count: None,
+            }),
+            ..ContainerUpdateBody::default()
+        };
+        let changed = self.view.client.ask(WORK, |docker| async move {
+            docker.update_container(which, body).await
+        });
+        match changed.await {
+            // It is gone, which what follows tells; or an engine can't: Podman before 5.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     async fn stop(self: Arc<Self>, name: ContainerName) -> Result<i32> {
         let seen = self.view.named(&name).await?;
+        self.restarts(&seen, RestartPolicyNameEnum::UNLESS_STOPPED)
+            .await?;
         match seen.container.state {
             ContainerState::Exited { code } if !seen.restarting => return Ok(code),
             ContainerState::Created => return Ok(0),

@@ -83,8 +83,8 @@ pub(crate) fn body(spec: &ContainerSpec, name: &ContainerName) -> Result<Contain
     let env = env.map(|(key, value)| format!("{key}={value}")).collect();
     let policy = match spec.restart {
         RestartPolicy::OnFailure => RestartPolicyNameEnum::ON_FAILURE,
-        // One that was stopped stays so, also when the engine is restarted.
-        RestartPolicy::Always => RestartPolicyNameEnum::UNLESS_STOPPED,
+        // Until it is stopped.
+        RestartPolicy::Always => RestartPolicyNameEnum::ALWAYS,
         _ => RestartPolicyNameEnum::NO,
     };
     let dns = spec.dns.iter().map(ToString::to_string).collect();
@@ -136,6 +136,8 @@ pub(crate) struct Seen {
     pub(crate) terminal: bool,
     /// Its output goes nowhere.
     pub(crate) keeps_no_output: bool,
+    /// By which the engine starts it again.
+    pub(crate) policy: Option<RestartPolicyNameEnum>,
     /// It ended, and is to be started again in a moment.
     pub(crate) restarting: bool,
     /// The last exit code, also of a start that failed.
@@ -232,6 +234,7 @@ pub(crate) fn read(inspected: &ContainerInspectResponse, changes: &Changes) -> R
             Some(given) => given.labels.clone(),
             None => labels,
         },
+        policy: host.and_then(|host| host.restart_policy.as_ref()?.name),
         given,
         ours,
         terminal: config.tty == Some(true),

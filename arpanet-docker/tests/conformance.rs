@@ -8,9 +8,11 @@ mod registry;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arpanet_core::Runtime;
 use arpanet_core::conformance::{self, RuntimeRig};
+use arpanet_core::runtime::{ContainerSpec, ContainerState, RestartPolicy};
 use arpanet_docker::{DockerConfig, DockerRuntime};
 use arpanet_lab::{Engine, IMAGE};
 use async_trait::async_trait;
@@ -104,4 +106,31 @@ async fn podman_keeps_the_contract() {
     if have("podman", "/usr/bin/podman") {
         keeps_the_contract(&Engine::start_podman().await.unwrap()).await;
     }
+}
+
+/// Podman before 5 can't be told by which policy a container is started again once it was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_stops_what_is_to_run_always_and_starts_it_again() {
+    if !have("podman", "/usr/bin/podman") {
+        return;
+    }
+    let engine = Engine::start_podman().await.unwrap();
+    let config = DockerConfig::default().socket(engine.socket());
+    let runtime = DockerRuntime::connect(config).await.unwrap();
+    let mut spec = ContainerSpec::default();
+    spec.name = Some("always".parse().unwrap());
+    spec.image = Some(IMAGE.to_owned());
+    spec.command = ["sleep", "600"].map(str::to_owned).into();
+    spec.restart = RestartPolicy::Always;
+    spec.stop_grace = Some(Duration::ZERO);
+    let name = runtime.create(&spec).await.unwrap().name;
+    for _ in 0..2 {
+        runtime.start(&name).await.unwrap();
+        let running = runtime.inspect(&name).await.unwrap().state;
+        assert_eq!(running, ContainerState::Running);
+        for _ in 0..2 {
+            assert_eq!(runtime.stop(&name).await.unwrap(), 137);
+        }
+    }
+    runtime.remove(&name).await.unwrap();
 }

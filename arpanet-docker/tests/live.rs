@@ -252,6 +252,55 @@ async fn a_watch_tells_the_truth_within_a_second_of_an_engine_that_was_killed() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_run_always_is_back_with_an_engine_that_was_killed_and_what_was_stopped_is_not()
+{
+    let Some(mut scene) = scene().await else {
+        return;
+    };
+    let mut names = Vec::new();
+    for name in ["runs", "stopped", "started"] {
+        let mut spec = shell(name, "exec sleep 600");
+        spec.restart = RestartPolicy::Always;
+        spec.stop_grace = Some(Duration::ZERO);
+        names.push(scene.runtime.create(&spec).await.unwrap().name);
+        scene.runtime.start(names.last().unwrap()).await.unwrap();
+    }
+    for name in &names[1..] {
+        scene.runtime.stop(name).await.unwrap();
+        // Once more is fine.
+        scene.runtime.stop(name).await.unwrap();
+    }
+    scene.runtime.start(&names[2]).await.unwrap();
+    for ending in [Ending::AtOnce, Ending::InOrder, Ending::AtOnce] {
+        scene.engine.end(ending).await.unwrap();
+        scene.engine.start_again().await.unwrap();
+        let mut watch = scene.runtime.watch().await.unwrap();
+        let mut running = std::collections::BTreeSet::new();
+        let wanted = [names[0].clone(), names[2].clone()].into();
+        while running != wanted {
+            let change = timeout(BOUND, watch.next()).await;
+            match change
+                .unwrap_or_else(|_| panic!("{ending:?}: {running:?}"))
+                .unwrap()
+            {
+                Change::Snapshot(all) => {
+                    let all = all.into_values();
+                    let all = all.filter(|one| one.state == ContainerState::Running);
+                    running = all.map(|one| one.name).collect();
+                }
+                Change::Upsert(name, one) if one.state == ContainerState::Running => {
+                    running.insert(name);
+                }
+                Change::Upsert(name, _) | Change::Removed(name) => {
+                    running.remove(&name);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containers_that_come_and_go_by_the_dozen_leave_the_watch_as_the_list_is() {
     let Some(scene) = scene().await else { return };
     let mut watch = scene.runtime.watch().await.unwrap();

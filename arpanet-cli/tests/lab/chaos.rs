@@ -1,15 +1,17 @@
 //! Real agents on four hosts while, by a seed, wires are cut in one direction and both, lose and are late, agents are
-//! killed, stalled and stopped, hosts lose their power, a disk is full, and services come and go. Then all is mended, and
-//! what must hold is looked at by what commands, DNS and routers say; then one dies, and what it said must be gone; then it
+//! killed, stalled and stopped, hosts lose their power, a disk is full, clocks jump, and services come and go. Then all is
+//! mended but the clocks, and what must hold is looked at by what commands, DNS and routers say; then one dies, and what it said must be gone; then it
 //! is back. So it goes on, and after the last `reset` each host is what it was.
 //!
 //! The seed decides what happens when, not every moment of it. `ARPANET_CHAOS_LAB=SEED:STEPS` says which seed and for how
 //! long; `just chaos-lab SEED` is the long run, by the second. With `ARPANET_OTHER` naming another build of `arpanet2`,
 //! node2 and node4 start that one every other time.
 //!
-//! Clocks don't jump here: a time namespace has no clock of the day of its own, and shifts no other while it is used. In
-//! virtual time they do (`arpanet-gossip/tests/simulation/chaos.rs`). Engines are killed in `churn.rs`.
+//! Clocks jump where Debian's package libfaketime is installed (`chaos/clocks.rs`). With a docker engine on each host, which is
+//! a run of its own, containers are those of engines, and engines are killed too; clocks don't jump then, since no library
+//! stands before an engine's. (Engines, agents and nothing else, but thousands of containers: `churn.rs`.)
 
+mod clocks;
 mod plan;
 mod secrets;
 mod seen;
@@ -20,8 +22,10 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use arpanet_lab::{Ending, IMAGE};
 use serde_json::Value;
 
+use self::clocks::Clocks;
 use self::plan::{Act, HOSTS, NODES, Plan, Round, SMALL};
 use self::secrets::{is_told, kept_in};
 use self::seen::{Seen, WEB, Wanted, claimant, container, contested, names, registration};
@@ -41,17 +45,45 @@ const DEAD: Duration = Duration::from_secs(5);
 /// A machine that tests run on does other things besides, with builds that are not optimized.
 const UNDER_LOAD: u32 = 5;
 /// Seed and steps in CI: few, and of nearly every kind one.
-const SHORT: (u64, usize) = (2904, 18);
+const SHORT: (u64, usize) = (99_510, 18);
+/// With engines, which take their time.
+const SHORT_WITH_ENGINES: (u64, usize) = (44, 12);
 
 #[tokio::test]
 async fn whatever_happens_all_is_well_soon_after() {
-    chaos("", asked().unwrap_or(SHORT), UNDER_LOAD).await;
+    let Some(site) = Site::up(HOSTS.len() as u8).await else {
+        return;
+    };
+    let clocks = Clocks::new(&HOSTS);
+    chaos(
+        site,
+        clocks,
+        false,
+        "what",
+        asked().unwrap_or(SHORT),
+        UNDER_LOAD,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn engines_too_and_all_is_well_soon_after() {
+    let Some(site) = Site::up_with_docker(HOSTS.len() as u8).await else {
+        return;
+    };
+    let extent = asked().unwrap_or(SHORT_WITH_ENGINES);
+    chaos(site, None, true, "engines_too", extent, UNDER_LOAD).await;
 }
 
 #[tokio::test]
 #[ignore = "it takes minutes of a machine that does nothing else: just chaos-lab"]
 async fn whatever_happens_all_is_well_within_three_seconds() {
-    chaos(" -- --ignored", asked().unwrap_or((1, 60)), 1).await;
+    let Some(site) = Site::up(HOSTS.len() as u8).await else {
+        return;
+    };
+    let clocks = Clocks::new(&HOSTS);
+    let extent = asked().unwrap_or((1, 60));
+    chaos(site, clocks, false, "what -- --ignored", extent, 1).await;
 }
 
 fn asked() -> Option<(u64, usize)> {
@@ -75,6 +107,7 @@ struct Case {
     // Before the site: its device is in a namespace of it.
     wires: Wires,
     site: Site,
+    clocks: Option<Clocks>,
     wanted: Wanted,
     /// Hosts without power, those with a dead agent, and those whose agent has left.
     off: BTreeSet<usize>,
@@ -87,19 +120,27 @@ struct Case {
     said: String,
 }
 
-async fn chaos(how: &str, (seed, steps): (u64, usize), patience: u32) {
-    let Some(site) = Site::up(HOSTS.len() as u8).await else {
-        return;
-    };
+async fn chaos(
+    site: Site,
+    clocks: Option<Clocks>,
+    engines: bool,
+    how: &str,
+    (seed, steps): (u64, usize),
+    patience: u32,
+) {
     let _replay = Replay(format!(
-        "ARPANET_CHAOS_LAB={seed}:{steps} cargo test -p arpanet-cli --test lab chaos::what{how}"
+        "ARPANET_CHAOS_LAB={seed}:{steps} cargo test -p arpanet-cli --test lab chaos::{how}"
     ));
     let plan = Plan::new(seed, steps);
     let switch = site.lab.switch_namespace().unwrap();
     let mut case = Case {
         wires: Wires::new(switch, &HOSTS, seed).await,
         site,
-        wanted: Wanted::default(),
+        clocks,
+        wanted: Wanted {
+            engines,
+            ..Wanted::default()
+        },
         off: BTreeSet::new(),
         dead: BTreeSet::new(),
         patience,
@@ -111,6 +152,7 @@ async fn chaos(how: &str, (seed, steps): (u64, usize), patience: u32) {
     for host in HOSTS {
         case.site.lab.kill(host).await.unwrap();
         case.site.lab.start(host).await.unwrap();
+        case.start_engine(host).await;
     }
     let small = format!("mkdir -p {STATE} && mount -t tmpfs -o size=4m,mode=700 none {STATE}");
     case.shell(SMALL, &small);
@@ -149,7 +191,11 @@ impl Case {
             .as_ref()
             .filter(|_| host % 2 == 1 && self.starts % 2 == 1);
         let binary = other.map_or(BINARY.to_owned(), |other| other.display().to_string());
-        let outcome = self.site.run(HOSTS[host], &format!("{binary} {line}"));
+        let mut whole = format!("{binary} {line}");
+        if let Some(clocks) = &self.clocks {
+            whole = format!("{} {whole}", clocks.before(HOSTS[host]));
+        }
+        let outcome = self.site.run(HOSTS[host], &whole);
         self.said += &outcome.out;
         self.said += &outcome.err;
         if outcome.code != Some(0) {
@@ -251,6 +297,9 @@ impl Case {
                 self.dead.remove(&host);
                 self.off.insert(host);
             }
+            Act::KillEngine(host) if self.wanted.engines && !self.off.contains(&host) => {
+                lab.end_docker(HOSTS[host], Ending::AtOnce).await.unwrap();
+            }
             Act::Start(host) => self.start(host).await,
             // As much as there is: it fails when there is none left.
             Act::FillDisk => {
@@ -273,6 +322,11 @@ impl Case {
             Act::Rekey(host) if self.is_up(host) => {
                 self.arpanet2(host, "rekey");
             }
+            Act::SetClock(host, seconds) => {
+                if let Some(clocks) = &self.clocks {
+                    clocks.set(HOSTS[host], seconds);
+                }
+            }
             _ => {}
         }
     }
@@ -289,12 +343,20 @@ impl Case {
         self.wires.heal().await;
     }
 
-    /// Its power, its agent. While it is cut off, or its disk is full, an agent may not come up, and says so.
+    /// Where there are engines; one that runs goes on.
+    async fn start_engine(&self, host: &str) {
+        if self.wanted.engines {
+            self.site.lab.start_docker(host).await.unwrap();
+        }
+    }
+
+    /// Its power, its engine, its agent. While it is cut off, or its disk is full, an agent may not come up, and says so.
     async fn start(&mut self, host: usize) {
         if self.off.remove(&host) {
             self.site.lab.start(HOSTS[host]).await.unwrap();
             self.dead.insert(host);
         }
+        self.start_engine(HOSTS[host]).await;
         if self.dead.contains(&host) {
             self.starts += 1;
             if self.arpanet2(host, "start").code == Some(0) {
@@ -337,8 +399,13 @@ impl Case {
     }
 
     fn run_at(&mut self, host: usize, name: &str, net: &str) -> bool {
+        let image = if self.wanted.engines {
+            format!("--image {IMAGE} ")
+        } else {
+            String::new()
+        };
         let line = format!(
-            "run --net {net} --service {WEB} --port 80 --restart always --name {name} -- {PROGRAM}"
+            "run {image}--net {net} --service {WEB} --port 80 --restart always --name {name} -- {PROGRAM}"
         );
         self.arpanet2(host, &line).code == Some(0)
     }
@@ -385,6 +452,9 @@ impl Case {
                 eprintln!("{:?}", self.wanted);
                 for host in (0..HOSTS.len()).filter(|host| !self.off.contains(host)) {
                     eprintln!("{}: {}", HOSTS[host], self.site.log(HOSTS[host]));
+                    if self.wanted.engines {
+                        eprintln!("{:?}", self.site.run(HOSTS[host], "/usr/bin/docker ps -a"));
+                    }
                 }
                 panic!("not {what} after {limit:?}:\n{}", lines.join("\n"));
             }

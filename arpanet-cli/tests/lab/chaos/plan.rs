@@ -15,6 +15,8 @@ pub(super) const SMALL: usize = 2;
 pub(super) const SLOTS: usize = 2;
 /// Addresses that two hosts may ask for.
 pub(super) const CONTESTED: usize = 2;
+/// How wrong a clock may be, in seconds: not at all, by what a daemon mends at once, by an hour, by days, by years.
+const CLOCKS: [i64; 7] = [0, -30, 3_600, -3_600, 86_400, -86_400, -400 * 86_400];
 /// Steps before all is mended and looked at.
 const ROUND: usize = 6;
 
@@ -41,7 +43,9 @@ pub(super) enum Act {
     Stop(usize),
     /// A host loses its power.
     KillHost(usize),
-    /// A host has power and an agent again.
+    /// SIGKILL to a docker engine, where there are any.
+    KillEngine(usize),
+    /// A host has power, an engine and an agent again.
     Start(usize),
     /// The small host's disk is full.
     FillDisk,
@@ -57,6 +61,8 @@ pub(super) enum Act {
     },
     /// The cluster's key turns over.
     Rekey(usize),
+    /// A host's clock of the day is so many seconds before or after the right one from now on.
+    SetClock(usize, i64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +129,7 @@ fn step(dice: &mut StdRng) -> Step {
     let one = host(dice);
     let other = (one + dice.random_range(1..HOSTS.len())) % HOSTS.len();
     let slot = dice.random_range(0..SLOTS);
-    let act = match dice.random_range(0..26) {
+    let act = match dice.random_range(0..31) {
         0 | 1 => Act::Unplug(one),
         2..=4 => Act::Part(one, other),
         5 | 6 => Act::Mute {
@@ -149,6 +155,8 @@ fn step(dice: &mut StdRng) -> Step {
             other,
             address: dice.random_range(0..CONTESTED),
         },
+        25..=27 => Act::SetClock(one, CLOCKS[dice.random_range(0..CLOCKS.len())]),
+        28 | 29 => Act::KillEngine(one),
         // Those that may; a client may not.
         _ => Act::Rekey(powered(dice)),
     };
@@ -168,7 +176,7 @@ fn a_seed_is_a_plan_with_everything_in_it() {
         .collect();
     assert_eq!(acts.len(), 2_000);
     let kinds: std::collections::HashSet<_> = acts.iter().map(std::mem::discriminant).collect();
-    assert_eq!(kinds.len(), 16);
+    assert_eq!(kinds.len(), 18);
     for host in 0..HOSTS.len() {
         assert!(acts.contains(&Act::KillAgent(host)), "{host}");
         assert_eq!(acts.contains(&Act::KillHost(host)), host != SMALL, "{host}");

@@ -10,6 +10,8 @@ use crate::churn::seen::Placed;
 pub(super) const WEB: &str = "web";
 /// The service that each node is.
 pub(super) const NODE: &str = "arpanet2";
+/// The service that each node with an engine is besides.
+pub(super) const ENGINE: &str = "docker";
 
 /// What commands were told to bring about, and said that they had.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +23,8 @@ pub(super) struct Wanted {
     /// Of an address, the hosts whose containers were given it.
     pub(super) claimed: BTreeMap<usize, BTreeSet<usize>>,
     pub(super) dead: Option<usize>,
+    /// Whether each host has an engine.
+    pub(super) engines: bool,
 }
 
 /// What one host says.
@@ -60,7 +64,9 @@ pub(super) fn contested(address: usize) -> Ipv4Addr {
 pub(super) fn names() -> Vec<String> {
     let hosts = 0..HOSTS.len();
     let registered = hosts.flat_map(|host| (0..SLOTS).map(move |slot| registration(host, slot)));
-    registered.chain([WEB, NODE].map(str::to_owned)).collect()
+    registered
+        .chain([WEB, NODE, ENGINE].map(str::to_owned))
+        .collect()
 }
 
 /// Where the living differ from what is wanted and from each other, a line each. Pure.
@@ -126,6 +132,9 @@ fn differences_of(wanted: &Wanted, here: &Seen) -> Vec<String> {
     let mut missing: BTreeSet<(String, String, usize)> = BTreeSet::new();
     for host in 0..HOSTS.len() {
         missing.insert((NODE.to_owned(), String::new(), host));
+        if wanted.engines {
+            missing.insert((ENGINE.to_owned(), String::new(), host));
+        }
     }
     for (host, slot) in &wanted.registered {
         missing.insert((registration(*host, *slot), String::new(), *host));
@@ -194,6 +203,7 @@ mod tests {
             running: [(0, 0)].into(),
             claimed: [(1, [1, 3].into())].into(),
             dead: None,
+            engines: false,
         };
         let (node, picked, won) = ("10.255.0.1", "10.1.0.2", "10.1.7.8");
         let instance = |service: &str, name: &str, ip: &str, node: &str| {

@@ -32,6 +32,8 @@ const LOOKS: [(&str, &str); 6] = [
     ),
     ("container", "/usr/bin/docker ps -a --format '{{.Names}}'"),
 ];
+/// Docker's own for containers without a network.
+const BRIDGE: &str = "docker0";
 const GATEWAY_BRIDGE: &str = "docker_gwbridge";
 
 /// Docker's own: its bridge, and what an engine that was killed left there of a container it was just starting.
@@ -55,12 +57,16 @@ impl Trace {
         net.links = links
             .map(|mut link| {
                 link.peer = None;
+                if link.name == BRIDGE {
+                    // The engine draws it whenever it makes the bridge.
+                    link.mac = None;
+                }
                 link
             })
             .collect();
         // A bridge has an address of its own making once it had a container.
         net.addresses.retain(|at| {
-            let is_made_up = at.link == "docker0" && at.address.addr().is_ipv6();
+            let is_made_up = at.link == BRIDGE && at.address.addr().is_ipv6();
             !is_made_up && !is_dockers(&at.link)
         });
         net.routes

@@ -16,7 +16,9 @@ use nix::sys::socket::MsgFlags;
 
 use super::index::Indices;
 use super::peer::{Due, Peer, State};
-use super::protocol::{Call, DATA_HEADER, DATA_OVERHEAD, Guard, Initiation, Keypair, Verdict};
+use super::protocol::{
+    Call, DATA_HEADER, DATA_OVERHEAD, Guard, Initiation, Keypair, Times, Timestamp, Verdict,
+};
 use super::routes::Routes;
 use super::socket::Socket;
 use super::{PeerConfig, PeerStatus, PrivateKey, PublicKey};
@@ -59,6 +61,7 @@ pub(super) struct Engine {
     pub(super) indices: Indices,
     key: PrivateKey,
     guard: Mutex<Guard>,
+    times: Mutex<Times>,
     table: RwLock<Table>,
     stopping: AtomicBool,
     /// Readable for ever once the tunnel stops.
@@ -75,6 +78,7 @@ impl Engine {
             indices: Indices::default(),
             guard: Mutex::new(Guard::new(&key.public_key())),
             key: key.clone(),
+            times: Mutex::default(),
             table: RwLock::default(),
             stopping: AtomicBool::new(false),
             wake: EventFd::from_flags(flags).map_err(|error| {
@@ -174,12 +178,12 @@ impl Engine {
 
     fn initiate(&self, peer: &Arc<Peer>, state: &mut State, goes_on: bool, now: Instant) {
         let index = self.indices.allocate(peer);
-        let timestamp = state.timestamp(SystemTime::now());
+        let timestamp = self.timestamp();
         match Initiation::begin(&self.key, &peer.key, index, timestamp) {
             Ok((initiation, mut message)) => {
                 state.seal.put(&mut message, now);
                 let jitter = Duration::from_millis(rand::random_range(0..=JITTER));
-                let gone = state.call(initiation, timestamp, jitter, goes_on, now);
+                let gone = state.call(initiation, jitter, goes_on, now);
                 self.indices.free(&gone);
                 self.send_to(peer, &message);
             }
@@ -188,6 +192,11 @@ impl Engine {
                 self.indices.free(&[index]);
             }
         }
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.next(SystemTime::now())
     }
 
     /// Keeps packets until there is a session, and begins a handshake if none is under way.

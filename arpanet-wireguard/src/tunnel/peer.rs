@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::protocol::{
     Initiation, KEEPALIVE_TIMEOUT, Keypair, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, Seal, Timestamp,
@@ -189,8 +189,8 @@ pub(super) struct State {
     /// The latest last.
     initiations: VecDeque<Initiation>,
     attempt: Option<Attempt>,
-    /// The last initiation of this side.
-    called: Option<(Timestamp, Instant)>,
+    /// When this side's last initiation was sent.
+    called: Option<Instant>,
     /// The last initiation of the peer.
     heard: Option<Timestamp>,
     /// The latest last.
@@ -210,14 +210,7 @@ impl State {
     /// Whether an initiation is so young that another would only cross it.
     pub(super) fn has_just_called(&self, now: Instant) -> bool {
         self.called
-            .is_some_and(|(_, at)| now.saturating_duration_since(at) < PATIENCE)
-    }
-
-    /// For the next initiation: later than the one before, whatever the clock says.
-    pub(super) fn timestamp(&self, clock: SystemTime) -> Timestamp {
-        let time = Timestamp::of(clock);
-        self.called
-            .map_or(time, |(before, _)| time.max(before.next()))
+            .is_some_and(|at| now.saturating_duration_since(at) < PATIENCE)
     }
 
     /// Remembers an initiation that is sent now. `jitter` is added to the time after which it is repeated; an attempt
@@ -225,12 +218,11 @@ impl State {
     pub(super) fn call(
         &mut self,
         initiation: Initiation,
-        timestamp: Timestamp,
         jitter: Duration,
         goes_on: bool,
         now: Instant,
     ) -> Gone {
-        self.called = Some((timestamp, now));
+        self.called = Some(now);
         let since = self.attempt.as_ref().filter(|_| goes_on);
         self.attempt = Some(Attempt {
             since: since.map_or(now, |attempt| attempt.since),

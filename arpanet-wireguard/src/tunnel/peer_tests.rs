@@ -1,8 +1,10 @@
 //! What is due of a peer, and when, in a time of the test's own.
 
+use std::time::SystemTime;
+
 use super::*;
 use crate::tunnel::PrivateKey;
-use crate::tunnel::protocol::Call;
+use crate::tunnel::protocol::{Call, Times};
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -11,6 +13,7 @@ fn seconds(count: u64) -> Duration {
 struct Side {
     key: PrivateKey,
     peer: Peer,
+    times: Mutex<Times>,
 }
 
 /// Two that know each other.
@@ -23,6 +26,7 @@ fn sides(now: Instant) -> (Side, Side) {
     let side = |key, of| Side {
         key,
         peer: Peer::new(of, now),
+        times: Mutex::default(),
     };
     (side(a, for_a), side(b, for_b))
 }
@@ -30,10 +34,10 @@ fn sides(now: Instant) -> (Side, Side) {
 /// An initiation of this side, under an index.
 fn call(side: &Side, index: u32, goes_on: bool, now: Instant) -> (Vec<u8>, Vec<u32>) {
     let mut state = side.peer.lock();
-    let timestamp = state.timestamp(SystemTime::UNIX_EPOCH);
+    let timestamp = side.times.lock().unwrap().next(SystemTime::UNIX_EPOCH);
     let (initiation, message) =
         Initiation::begin(&side.key, &side.peer.key, index, timestamp).unwrap();
-    let gone = state.call(initiation, timestamp, Duration::ZERO, goes_on, now);
+    let gone = state.call(initiation, Duration::ZERO, goes_on, now);
     (message.to_vec(), gone)
 }
 

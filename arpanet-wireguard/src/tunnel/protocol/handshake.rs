@@ -34,7 +34,7 @@ impl Timestamp {
     }
 
     /// The next one after this that there is.
-    pub(in super::super) fn next(self) -> Self {
+    fn next(self) -> Self {
         let mut bytes = self.0;
         for byte in bytes.iter_mut().rev() {
             *byte = byte.wrapping_add(1);
@@ -43,6 +43,21 @@ impl Timestamp {
             }
         }
         Self(bytes)
+    }
+}
+
+/// Gives the initiations of one tunnel their times: each later than all before, whatever the clock says. To whom they go makes
+/// no difference: a peer that was removed and is wanted again still knows the last one that it heard.
+#[derive(Debug, Default)]
+pub(in super::super) struct Times {
+    last: Timestamp,
+}
+
+impl Times {
+    /// For the next initiation.
+    pub(in super::super) fn next(&mut self, clock: SystemTime) -> Timestamp {
+        self.last = Timestamp::of(clock).max(self.last.next());
+        self.last
     }
 }
 
@@ -216,6 +231,22 @@ mod tests {
             changed[at] ^= 1;
             assert!(Call::read(&b, &changed).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn initiations_have_later_times_also_after_the_clock_went_back() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut times = Times::default();
+        let first = times.next(at(90_000));
+        assert_eq!(first, Timestamp::of(at(90_000)));
+        let mut last = first;
+        for seconds in [90_000, 3_600, 0, 3_601] {
+            let next = times.next(at(seconds));
+            assert!(next > last, "{seconds}");
+            last = next;
+        }
+        assert!(last < Timestamp::of(at(90_001)), "it does not run ahead");
+        assert_eq!(times.next(at(90_001)), Timestamp::of(at(90_001)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod replay;
 use std::time::Duration;
 
 pub(super) use cookie::{Guard, Seal, Verdict};
-pub(super) use handshake::{Call, Initiation, Timestamp};
+pub(super) use handshake::{Call, Initiation, Times, Timestamp};
 pub(super) use keypair::Keypair;
 #[cfg(any(test, fuzzing))]
 pub(super) use message::{COOKIE_REPLY, INITIATION, RESPONSE, head};

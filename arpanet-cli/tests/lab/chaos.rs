@@ -524,7 +524,7 @@ fn look_at(site: &Site, host: usize) -> Result<Seen, String> {
         (text(&node["address"]), (described, text(&node["state"])))
     });
     Ok(Seen {
-        key: status["key"].as_u64().unwrap_or_default(),
+        key: status["key"].as_u64().filter(|key| *key != 0),
         nodes: nodes.collect(),
         instances,
         names: ask(site, HOSTS[host], NODES[host], names())?,

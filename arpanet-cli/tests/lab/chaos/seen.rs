@@ -30,7 +30,8 @@ pub(super) struct Wanted {
 /// What one host says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    pub(super) key: u64,
+    /// Which of the cluster's keys it has. An older build may not say.
+    pub(super) key: Option<u64>,
     /// By address: name and role, and state.
     pub(super) nodes: BTreeMap<String, (String, String)>,
     /// Service, container or nothing, address, node, health.
@@ -99,18 +100,45 @@ pub(super) fn differences(wanted: &Wanted, seen: &BTreeMap<usize, Seen>) -> Vec<
     }
     if let Some((first, here)) = seen.first_key_value() {
         for (host, there) in seen {
-            let alike = here.nodes == there.nodes
-                && here.instances == there.instances
-                && here.key == there.key;
-            if !alike {
+            let mut apart = Vec::new();
+            if let Some((one, other)) = here.key.zip(there.key).filter(|(one, other)| one != other)
+            {
+                apart.push(format!("the key is {one} and {other}"));
+            }
+            let nodes = different(&here.nodes, &there.nodes);
+            if !nodes.is_empty() {
+                apart.push(format!("nodes: {nodes:?}"));
+            }
+            let instances: Vec<_> = here
+                .instances
+                .symmetric_difference(&there.instances)
+                .collect();
+            if !instances.is_empty() {
+                apart.push(format!("instances: {instances:?}"));
+            }
+            if !apart.is_empty() {
                 lines.push(format!(
-                    "{} and {} say different things",
-                    HOSTS[*first], HOSTS[*host]
+                    "{} and {} say different things: {}",
+                    HOSTS[*first],
+                    HOSTS[*host],
+                    apart.join("; ")
                 ));
             }
         }
     }
     lines
+}
+
+/// What only one of two has, or has otherwise.
+fn different<'a, K: Ord, V: PartialEq>(
+    here: &'a BTreeMap<K, V>,
+    there: &'a BTreeMap<K, V>,
+) -> Vec<(&'a K, &'a V)> {
+    let lacking = |from: &'a BTreeMap<K, V>, in_other: &'a BTreeMap<K, V>| {
+        from.iter()
+            .filter(move |(key, value)| in_other.get(key) != Some(value))
+    };
+    lacking(here, there).chain(lacking(there, here)).collect()
 }
 
 fn differences_of(wanted: &Wanted, here: &Seen) -> Vec<String> {
@@ -223,7 +251,7 @@ mod tests {
         let itself = hosts.iter().map(|ip| ip.parse().unwrap());
         names.insert(NODE.to_owned(), itself.collect());
         let mut all = Seen {
-            key: 1,
+            key: Some(1),
             nodes: NODES
                 .map(|node| (node.to_owned(), (node.to_owned(), "alive".to_owned())))
                 .into(),
@@ -289,7 +317,7 @@ mod tests {
     fn whoever_lies_is_found_out() {
         type Lie = fn(&mut Seen);
         let lies: [(Lie, &str); 7] = [
-            (|here| here.key = 2, "say different things"),
+            (|here| here.key = Some(2), "say different things"),
             (|here| drop(here.nodes.remove("0.3")), "0.3 is None"),
             (
                 |here| here.instances.retain(|(service, ..)| service != "r0-1"),

@@ -17,7 +17,7 @@ use arpanet_core::NodeAddr;
 use bytes::Bytes;
 
 use crate::record::{MAX_RECORDS, MAX_VALUE, is_key};
-use crate::wire::{Delta, FILL, Mark, WireRecord, mix};
+use crate::wire::{BURST, Delta, FILL, Mark, WireRecord, mix};
 
 /// Removals an owner may have before the oldest are dropped.
 const MAX_TOMBSTONES: usize = 1_024;
@@ -43,11 +43,27 @@ struct Owner {
 }
 
 /// How far somebody has told the whole.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Whole {
     by: NodeAddr,
     told: u64,
     end: u64,
+    /// What arrived before what it follows.
+    ahead: Vec<(u64, u64)>,
+}
+
+impl Whole {
+    /// A part of the series, in whatever order they arrive.
+    fn take(&mut self, from: u64, to: u64) {
+        if from <= self.told {
+            self.told = self.told.max(to);
+        } else if self.ahead.len() < BURST {
+            self.ahead.push((from, to));
+        }
+        while let Some(next) = self.ahead.iter().position(|(from, _)| *from <= self.told) {
+            self.told = self.told.max(self.ahead.swap_remove(next).1);
+        }
+    }
 }
 
 /// What somebody lacks.
@@ -345,7 +361,7 @@ impl Store {
     /// on there, in a request to it, after the owner's own mark.
     pub(crate) fn told_by(&self, by: NodeAddr, owner: NodeAddr) -> Option<[Mark; 2]> {
         let known = self.owners.get(&owner)?;
-        let whole = known.whole.filter(|whole| whole.by == by)?;
+        let whole = known.whole.as_ref().filter(|whole| whole.by == by)?;
         Some([whole.told, whole.end].map(|version| Mark {
             owner: owner.index(),
             generation: known.generation,
@@ -453,23 +469,28 @@ impl Owner {
     fn follow(&mut self, by: NodeAddr, delta: &Delta) {
         let end = delta.end();
         let same = |whole: &&mut Whole| whole.by == by && whole.end == end;
-        let told = match self.whole.as_mut().filter(same) {
-            Some(whole) if delta.from <= whole.told => {
-                whole.told = whole.told.max(delta.to);
-                whole.told
+        if self.whole.as_mut().filter(same).is_none() {
+            // Of one that is through, and came late.
+            if delta.from > 0 && self.watermark >= end && self.floor >= end {
+                return;
             }
-            Some(_) => return,
-            None if delta.from == 0 => {
-                let told = delta.to;
-                self.whole = Some(Whole { by, told, end });
-                told
-            }
-            None => {
+            if delta.from > 0 && self.whole.is_some() {
                 self.missed = true;
                 return;
             }
+            self.whole = Some(Whole {
+                by,
+                told: 0,
+                end,
+                ahead: Vec::new(),
+            });
+        }
+        let Some(whole) = &mut self.whole else {
+            return;
         };
-        self.missed = false;
+        whole.take(delta.from, delta.to);
+        let told = whole.told;
+        self.missed = told == 0 && end > 0;
         if told >= end {
             self.whole = None;
             self.floor = self.floor.max(end);

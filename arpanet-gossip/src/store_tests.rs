@@ -178,6 +178,31 @@ fn large_states_come_in_deltas_that_fit() {
 }
 
 #[test]
+fn the_parts_of_a_whole_may_overtake_each_other() {
+    let (mut source, mut sink) = (store(), store());
+    // Whoever has it from before its owner's start is told the whole.
+    for version in 1..=300u64 {
+        let record = record(&format!("key{version}"), 1 << 32 | version, Some("1"));
+        source.put_own(owner(), record, NOW);
+    }
+    let mut deltas = source.lacking(held(&sink), 5).deltas;
+    deltas.extend_from_within(1..3);
+    for delta in deltas.iter().rev() {
+        assert!(sink.has_gap(owner()) || sink.watermark(owner()) == 0);
+        sink.apply(source_node(), owner(), delta, NOW, |_| true);
+    }
+    let told = sink.told_by(source_node(), owner()).unwrap()[0].version;
+    assert_eq!(told, deltas[4].to, "nothing has to be told again");
+    fetch(&source, &mut sink, || false);
+    // One that is late begins no other.
+    for delta in &deltas[1..] {
+        sink.apply(source_node(), owner(), delta, NOW, |_| true);
+    }
+    assert!(!sink.has_gap(owner()));
+    assert_eq!(live(&sink), live(&source));
+}
+
+#[test]
 fn the_whole_of_a_large_state_comes_to_an_end_though_some_of_it_is_lost() {
     let mut dice = StdRng::seed_from_u64(1);
     for loss in [0.0, 0.1, 0.2, 0.5] {

@@ -36,6 +36,7 @@ bench *ARGS:
 # What holds after anything at all, in virtual time: two thousand seeds from this one on.
 chaos SEED="1":
     ARPANET_CHAOS={{SEED}}:2000 cargo test --release -p arpanet-gossip --test simulation chaos
+    ARPANET_CHAOS={{SEED}}:2000 cargo test -p arpanet-core --test chaos
 
 # The same with real agents on four hosts of a lab, for some minutes, on a machine that does nothing else. Root.
 chaos-lab SEED="1" STEPS="120":

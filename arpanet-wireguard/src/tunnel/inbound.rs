@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tun_rs::SyncDevice;
 
 use super::engine::{Engine, Table, count};
-use super::idle::Idle;
 use super::index::Indexed;
 use super::peer::Peer;
 use super::protocol::{Keypair, Kind, Verdict, data_index, receiver};
@@ -27,11 +26,10 @@ pub(super) fn run(
     socket: &Socket,
     side: &mpsc::Sender<(Bytes, SocketAddr)>,
 ) -> io::Result<()> {
-    let (mut received, mut idle) = (Received::new(), Idle::default());
+    let mut received = Received::new();
     while !engine.is_stopped() {
         match received.fill(socket) {
             Ok(()) => {
-                idle.over();
                 let mut batch = Batch {
                     engine,
                     device,
@@ -45,7 +43,7 @@ pub(super) fn run(
                 batch.writer.flush(device)?;
             }
             // Whatever the network reported, for a peer that is gone say, is not the end of the socket.
-            Err(_) => idle.wait(engine, socket.as_fd()),
+            Err(_) => engine.wait(Some(socket.as_fd()), None),
         }
     }
     Ok(())

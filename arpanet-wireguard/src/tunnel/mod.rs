@@ -4,7 +4,6 @@ mod device;
 mod engine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
-mod idle;
 mod inbound;
 mod index;
 mod kernel;

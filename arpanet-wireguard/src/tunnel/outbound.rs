@@ -11,7 +11,6 @@ use std::time::Instant;
 use tun_rs::{SyncDevice, VIRTIO_NET_HDR_LEN};
 
 use super::engine::Engine;
-use super::idle::Idle;
 use super::peer::Peer;
 use super::protocol::{DATA_HEADER, DATA_OVERHEAD, Keypair, TAG};
 use super::socket::Socket;
@@ -55,7 +54,6 @@ pub(super) fn run(engine: &Engine, device: &SyncDevice, socket: &Socket) -> io::
             .collect(),
         sizes: vec![0; SLOTS],
     };
-    let mut idle = Idle::default();
     let mut raw = vec![0; VIRTIO_NET_HDR_LEN + 65_535];
     while !engine.is_stopped() {
         let mut used = 0;
@@ -76,9 +74,8 @@ pub(super) fn run(engine: &Engine, device: &SyncDevice, socket: &Socket) -> io::
             }
         }
         if used == 0 {
-            idle.wait(engine, device.as_fd());
+            engine.wait(Some(device.as_fd()), None);
         } else {
-            idle.over();
             batch.send(used);
         }
     }

@@ -48,6 +48,8 @@ fn measure(nodes: u16) {
     world.run(secs(10));
     shown("idle", &world, &before, 10);
 
+    met(nodes);
+
     let before = traffic(&world);
     world.step = ms(1);
     world.publish(2, "web", "1");
@@ -82,6 +84,8 @@ fn measure(nodes: u16) {
     shown("a return", &world, &before, (world.now - back).as_secs());
     println!("    it has all records after {filled:.1?}, all see all alive after {alike:.1?}");
 
+    joined(&mut world, nodes);
+
     let span = if nodes > 1_000 { 20 } else { 60 };
     let removals = |world: &World| world.hosts.values().map(|host| host.downs).sum::<usize>();
     let (before, downs) = (traffic(&world), removals(&world));
@@ -100,6 +104,42 @@ fn measure(nodes: u16) {
         "    ({:.0?} of real time in all, {} MB)",
         begun.elapsed(),
         resident() / 1_000_000
+    );
+}
+
+/// The same cluster, but that all meet each other for the first time: what all nodes that begin at one moment send more.
+fn met(nodes: u16) {
+    let mut world = World::strangers(1, nodes, SERVICES);
+    world.run(secs(2));
+    let before = traffic(&world);
+    world.run(secs(5));
+    shown("all meet for the first time", &world, &before, 5);
+}
+
+/// One that has nothing joins.
+fn joined(world: &mut World, nodes: u16) {
+    let (before, begun) = (traffic(world), world.now);
+    world.join(nodes + 1, 1);
+    let admitted = world.now - begun;
+    // The one that had died says nothing any more.
+    let wanted = usize::from(nodes - 1) * usize::from(SERVICES);
+    world.until(secs(60), "filled", |world| {
+        world.hosts[&(nodes + 1)].records.len() >= wanted
+    });
+    let filled = world.now - begun;
+    world.until(secs(60), "all alive", World::alike);
+    let seen = world.now - begun;
+    world.run(secs(5));
+    shown("a join", world, &before, (world.now - begun).as_secs());
+    let now = traffic(world);
+    let bytes = |sent: Sent, before: Sent| {
+        sent.bytes + 28 * sent.datagrams - before.bytes - 28 * before.datagrams
+    };
+    println!(
+        "    ready after {admitted:.1?}, all records after {filled:.1?}, all see it after {seen:.1?}; {} KB of comparison \
+         and {} KB of records in all",
+        bytes(now.comparison, before.comparison) / 1_000,
+        bytes(now.mending, before.mending) / 1_000
     );
 }
 

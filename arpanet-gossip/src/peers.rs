@@ -179,6 +179,27 @@ impl Peers {
         Verdict::Ask(token)
     }
 
+    /// Whether to ask this boot for `token` along with what is sent to it anyway: it has not shown to be there, and is not
+    /// being asked.
+    pub(crate) fn ask(&mut self, sender: Sender, boot: u64, now: Duration, token: u64) -> bool {
+        let is_proven = self.peers.get(&sender).map(|peer| peer.boot) == Some(boot);
+        #[cfg(feature = "simulation")]
+        let is_proven = is_proven
+            || (self.proven.get(&sender) == Some(&boot) && !self.peers.contains_key(&sender));
+        self.asked
+            .retain(|_, asked| now < asked.last + FORGET_ASKED);
+        if is_proven || self.asked.len() >= MAX_ASKED || self.asked.contains_key(&(sender, boot)) {
+            return false;
+        }
+        let asked = Asked {
+            token,
+            last: now,
+            waiting: VecDeque::new(),
+        };
+        self.asked.insert((sender, boot), asked);
+        true
+    }
+
     /// A token came back: the boot is believed, and what waited is returned.
     pub(crate) fn prove(
         &mut self,

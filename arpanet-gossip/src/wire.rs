@@ -24,7 +24,8 @@ pub(crate) const MAX_MESSAGE: usize = 20 * 1024;
 /// Answers to one request, before the asker has to ask on.
 pub(crate) const BURST: usize = 32;
 
-/// The content of one datagram.
+/// The content of one datagram. A [`Response`](Packet::Response) may have another packet behind it: the answerer's own
+/// challenge, or what it has to say to who is proven by it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Packet {
     /// "You are new to me: show that you are there now", with where the datagram came from.
@@ -172,6 +173,12 @@ pub(crate) const fn node(index: u16) -> Option<NodeAddr> {
 /// Encodes what can't fail to encode: no map, no unknown length, no error of our own.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).unwrap_or_default()
+}
+
+/// Decodes a packet, and returns what stands behind it.
+pub(crate) fn first_packet(bytes: &[u8]) -> Option<(Packet, &[u8])> {
+    let (packet, rest) = postcard::take_from_bytes(bytes).ok()?;
+    (rest.is_empty() || matches!(packet, Packet::Response { .. })).then_some((packet, rest))
 }
 
 /// Decodes the whole of `bytes`.

@@ -12,7 +12,7 @@ use crate::handover::Letter;
 use crate::peers::{Arrival, Sender, Verdict};
 use crate::roster::Heard;
 use crate::seal::{FormerKey, Opened, Unopened};
-use crate::wire::{self, Message, Packet, decode};
+use crate::wire::{self, Message, Packet, decode, first_packet};
 
 /// How often another cluster is told of, for one address.
 const QUIET_FOREIGN: Duration = Duration::from_secs(10);
@@ -82,44 +82,106 @@ impl Engine {
             packet,
             from,
         };
-        match decode::<Packet>(packet) {
+        match first_packet(packet) {
             None => self.refusals.forged += 1,
             // These two prove themselves: the one says nothing that could harm, the other holds a fresh random number.
-            Some(Packet::Challenge { token, seen_at }) => {
+            Some((Packet::Challenge { token, seen_at }, _)) => {
                 self.seen_from(seen_at);
-                self.send_at(from, &wire::encode(&Packet::Response { token }), Aim::Other);
+                self.answer_challenge(&arrival, token, standing, now);
             }
             // It may ask who tells it so, above, and nothing else.
             Some(_) if standing == Standing::Forgotten => {
                 self.refusals.forgotten += 1;
                 self.tell_forgotten(node, from, now);
             }
-            Some(Packet::Response { token }) => {
-                for (packet, from) in self
-                    .peers
-                    .prove(sender, boot, number, token)
-                    .unwrap_or_default()
-                {
-                    if let Some(packet) = decode(&packet) {
-                        self.believe(sender, standing, from, packet, now);
-                    }
-                }
+            Some((Packet::Response { token }, rest)) => {
+                self.hear_response(&arrival, token, rest, standing, now);
             }
+            Some((content, _)) => self.judge(&arrival, content, standing, now),
+        }
+    }
+
+    /// Shows that this node is there. One that has not shown that itself is asked for it in the same datagram.
+    fn answer_challenge(
+        &mut self,
+        arrival: &Arrival<'_>,
+        token: u64,
+        standing: Standing,
+        now: Duration,
+    ) {
+        let mut answer = wire::encode(&Packet::Response { token });
+        let token = self.fresh_token();
+        let &Arrival {
+            sender, boot, from, ..
+        } = arrival;
+        if standing != Standing::Forgotten && self.peers.ask(sender, boot, now, token) {
+            answer.extend(wire::encode(&Packet::Challenge {
+                token,
+                seen_at: from,
+            }));
+        }
+        self.send_at(from, &answer, Aim::Other);
+    }
+
+    /// A token came back, perhaps with one to return, or with more to hear.
+    fn hear_response(
+        &mut self,
+        arrival: &Arrival<'_>,
+        token: u64,
+        rest: &[u8],
+        standing: Standing,
+        now: Duration,
+    ) {
+        let &Arrival {
+            sender,
+            boot,
+            number,
+            from,
+            ..
+        } = arrival;
+        let behind = match decode::<Packet>(rest) {
+            Some(Packet::Challenge { token, seen_at }) => {
+                self.seen_from(seen_at);
+                self.owed = Some((from, token));
+                None
+            }
+            None if !rest.is_empty() => return self.refusals.forged += 1,
+            behind => behind,
+        };
+        let proven = self.peers.prove(sender, boot, number, token);
+        let is_proven = proven.is_some();
+        for (packet, from) in proven.unwrap_or_default() {
+            if let Some(packet) = decode(&packet) {
+                self.believe(sender, standing, from, packet, now);
+            }
+        }
+        match behind {
+            Some(content) if is_proven => self.believe(sender, standing, from, content, now),
             Some(content) => {
-                let token = self.fresh_token();
-                match self.peers.judge(&arrival, now, token) {
-                    Verdict::Believe => self.believe(sender, standing, from, content, now),
-                    Verdict::Ask(token) => {
-                        let challenge = Packet::Challenge {
-                            token,
-                            seen_at: from,
-                        };
-                        self.send_at(from, &wire::encode(&challenge), Aim::Other);
-                    }
-                    Verdict::Wait => {}
-                    Verdict::Replayed => self.refusals.replayed += 1,
-                }
+                let packet = rest;
+                self.judge(&Arrival { packet, ..*arrival }, content, standing, now);
             }
+            None => {}
+        }
+        // Nothing was said that it could go along with.
+        if let Some((to, token)) = self.owed.take() {
+            self.send_at(to, &wire::encode(&Packet::Response { token }), Aim::Other);
+        }
+    }
+
+    fn judge(&mut self, arrival: &Arrival<'_>, content: Packet, standing: Standing, now: Duration) {
+        let token = self.fresh_token();
+        match self.peers.judge(arrival, now, token) {
+            Verdict::Believe => self.believe(arrival.sender, standing, arrival.from, content, now),
+            Verdict::Ask(token) => {
+                let challenge = Packet::Challenge {
+                    token,
+                    seen_at: arrival.from,
+                };
+                self.send_at(arrival.from, &wire::encode(&challenge), Aim::Other);
+            }
+            Verdict::Wait => {}
+            Verdict::Replayed => self.refusals.replayed += 1,
         }
     }
 

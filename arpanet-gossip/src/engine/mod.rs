@@ -214,6 +214,8 @@ pub struct Engine {
     next_tick: Duration,
     next_collect: Duration,
     quiet: BTreeMap<SocketAddr, Duration>,
+    /// A token to return with the next datagram to there, within the same call.
+    owed: Option<(SocketAddr, u64)>,
     gone: bool,
 
     refusals: Refusals,
@@ -304,6 +306,7 @@ impl Engine {
             next_tick: now + TICK,
             next_collect: now,
             quiet: BTreeMap::new(),
+            owed: None,
             gone: false,
             refusals: Refusals::default(),
             traffic: Traffic::default(),
@@ -474,7 +477,16 @@ impl Engine {
     }
 
     fn send_at(&mut self, to: SocketAddr, packet: &[u8], aim: Aim) {
-        let plain = self.numbered(packet);
+        let mut plain = self.numbered();
+        if let Some((_, token)) = self.owed.take_if(|(at, _)| *at == to) {
+            let response = encode(&Packet::Response { token });
+            if packet.len() + response.len() <= MAX_PACKET {
+                plain.extend_from_slice(&response);
+            } else {
+                self.send_at(to, &response, Aim::Other);
+            }
+        }
+        plain.extend_from_slice(packet);
         let datagram = self.sealer.seal(&plain, &mut self.rng);
         self.count(aim, datagram.len());
         self.transmits.push_back(Transmit { to, datagram });
@@ -482,20 +494,19 @@ impl Engine {
 
     /// To one who has this key and none after it.
     fn send_under(&mut self, key: FormerKey, to: SocketAddr, packet: &[u8]) {
-        let plain = self.numbered(packet);
+        let mut plain = self.numbered();
+        plain.extend_from_slice(packet);
         if let Some(datagram) = self.sealer.seal_under(key, &plain, &mut self.rng) {
             self.count(Aim::Other, datagram.len());
             self.transmits.push_back(Transmit { to, datagram });
         }
     }
 
-    /// A packet with who sends it.
-    fn numbered(&mut self, packet: &[u8]) -> Vec<u8> {
+    /// What stands before the packet: who sends it.
+    fn numbered(&mut self) -> Vec<u8> {
         self.number += 1;
         let mine = Sender::new(self.me, &self.identity);
-        let mut plain = encode(&(mine.node.index(), mine.tag, self.boot, self.number));
-        plain.extend_from_slice(packet);
-        plain
+        encode(&(mine.node.index(), mine.tag, self.boot, self.number))
     }
 }
 

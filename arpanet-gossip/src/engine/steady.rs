@@ -69,6 +69,14 @@ impl Steady {
         }
     }
 
+    /// They know each other from their rosters only: each has to show to each that it is there, as after all of them began
+    /// at one moment.
+    #[must_use]
+    pub fn strangers(mut self) -> Self {
+        self.boots = Arc::default();
+        self
+    }
+
     /// The engine of one of them, with what it says of itself at hand. Nothing it knows is told as an event.
     ///
     /// # Errors

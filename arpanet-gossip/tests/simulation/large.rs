@@ -31,21 +31,38 @@ fn a_large_cluster_agrees_suspends_a_dead_node_and_takes_it_back() {
 }
 
 /// What a node sends in a second while nothing happens, on the wire.
-fn idle(nodes: u16) -> u64 {
-    let (mut world, _) = World::steady(1, nodes, 2);
+fn idle(world: &mut World) -> u64 {
     world.run(secs(1));
     let bytes = |world: &World| world.hosts.values().map(|host| host.bytes).sum::<u64>();
-    let before = bytes(&world);
+    let before = bytes(world);
     world.run(secs(3));
     assert!(world.hosts.values().all(|host| host.downs == 0));
-    (bytes(&world) - before) / 3 / u64::from(nodes)
+    (bytes(world) - before) / 3 / world.hosts.len() as u64
 }
 
 #[test]
 fn what_a_node_sends_while_nothing_happens_does_not_grow_with_the_cluster() {
-    let [few, many] = [idle(100), idle(300)];
+    let [few, many] = [100, 300].map(|nodes| idle(&mut World::steady(1, nodes, 2).0));
     assert!(few < 2_000 && many < 2_000, "{few} and {many} bytes");
     assert!(many < few + few / 10, "{few} and {many} bytes");
+}
+
+#[test]
+fn to_meet_takes_two_datagrams_more_than_to_be_acquainted() {
+    let [acquainted, strangers] = [
+        idle(&mut World::steady(1, 300, 2).0),
+        idle(&mut World::strangers(1, 300, 2)),
+    ];
+    // A probe and its answer are two, and most of a datagram is what all have.
+    assert!(
+        strangers > acquainted * 3 / 2,
+        "not all had met: {strangers}"
+    );
+    assert!(
+        strangers < acquainted * 9 / 4,
+        "{acquainted} and {strangers} bytes"
+    );
+    assert!(strangers < 4_000, "{strangers} bytes");
 }
 
 #[test]

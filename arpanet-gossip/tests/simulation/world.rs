@@ -215,17 +215,30 @@ impl World {
     /// Nodes 1 to `count` as they are after a while, each with so many services, and their cluster for those who come
     /// later. What they know is told by no event.
     pub fn steady(seed: u64, count: u16, services: u16) -> (Self, Steady) {
+        let steady = Self::cluster(count, services);
+        (Self::of(seed, count, &steady), steady)
+    }
+
+    /// The same, but that no two of them have met.
+    pub fn strangers(seed: u64, count: u16, services: u16) -> Self {
+        Self::of(seed, count, &Self::cluster(count, services).strangers())
+    }
+
+    fn cluster(count: u16, services: u16) -> Steady {
         let records = |node| {
             (0..services)
                 .map(move |service| (format!("i/{node}-{service}"), instance(node, service)))
         };
         let nodes = (1..=count).map(|node| (entry(node), signing_key(node), records(node)));
-        let steady = Steady::new(CLUSTER, nodes);
+        Steady::new(CLUSTER, nodes)
+    }
+
+    fn of(seed: u64, count: u16, steady: &Steady) -> Self {
         let mut world = Self::new(seed);
         for index in 1..=count {
-            world.settle_down(index, count, &steady);
+            world.settle_down(index, count, steady);
         }
-        (world, steady)
+        world
     }
 
     fn settle_down(&mut self, index: u16, count: u16, steady: &Steady) {

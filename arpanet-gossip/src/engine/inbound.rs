@@ -139,9 +139,10 @@ impl Engine {
             from,
             ..
         } = arrival;
+        let mut seen = None;
         let behind = match decode::<Packet>(rest) {
             Some(Packet::Challenge { token, seen_at }) => {
-                self.seen_from(seen_at);
+                seen = Some(seen_at);
                 self.owed = Some((from, token));
                 None
             }
@@ -162,6 +163,10 @@ impl Engine {
                 self.judge(&Arrival { packet, ..*arrival }, content, standing, now);
             }
             None => {}
+        }
+        // After what waited: a node that knows nobody yet takes another identity for it.
+        if let Some(at) = seen {
+            self.seen_from(at);
         }
         // Nothing was said that it could go along with.
         if let Some((to, token)) = self.owed.take() {

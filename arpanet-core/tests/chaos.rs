@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use arpanet_core::admission::{Password, Seed};
+use arpanet_core::conformance::seeds::each_seed;
 use arpanet_core::discovery::MemberState;
 use arpanet_core::memory::World;
 use arpanet_core::overlay::{AttachAddr, Overlay};
@@ -45,31 +46,12 @@ impl Dice {
     }
 }
 
-/// Tells how a seed that fails is had again.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!(
-                "again: ARPANET_CHAOS={}:1 cargo test -p arpanet-core --test chaos",
-                self.0
-            );
-        }
-    }
-}
+/// How a seed that fails is had again.
+const COMMAND: &str = "cargo test -p arpanet-core --test chaos";
 
 #[test]
 fn whatever_happens_all_is_well_soon_after() {
-    let named = std::env::var("ARPANET_CHAOS").ok();
-    let (first, count) = named
-        .as_deref()
-        .and_then(|named| named.split_once(':'))
-        .map_or((1, SEEDS), |(first, count)| {
-            (first.parse().unwrap(), count.parse().unwrap())
-        });
-    for seed in first..first + count {
-        let _replay = Replay(seed);
+    each_seed(SEEDS, COMMAND, |seed| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -82,7 +64,7 @@ fn whatever_happens_all_is_well_soon_after() {
             }
             case.end().await;
         });
-    }
+    });
 }
 
 struct Case {

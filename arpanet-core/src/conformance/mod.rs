@@ -57,6 +57,7 @@ pub mod live;
 mod overlay;
 mod report;
 mod runtime;
+pub mod seeds;
 
 pub use self::discovery::{DiscoveryRig, discovery};
 pub use self::key_value::{KeyValueRig, key_value};

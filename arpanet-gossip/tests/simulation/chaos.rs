@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arpanet_core::NodeAddr;
 use arpanet_core::admission::Keys;
+use arpanet_core::conformance::seeds::each_seed;
 use arpanet_core::discovery::{MemberState, Record};
 use arpanet_core::roster::Roster;
 use arpanet_gossip::GossipState;
@@ -26,37 +27,18 @@ const WELL: Duration = secs(3);
 /// Of what died or was taken back, nothing is left so soon.
 const DEAD: Duration = secs(5);
 
-/// Tells how a seed that fails is had again.
-struct Replay(u64);
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!(
-                "again: ARPANET_CHAOS={}:1 cargo test -p arpanet-gossip --test simulation chaos",
-                self.0
-            );
-        }
-    }
-}
+/// How a seed that fails is had again.
+const COMMAND: &str = "cargo test -p arpanet-gossip --test simulation chaos";
 
 #[test]
 fn whatever_happens_all_is_well_soon_after() {
-    let named = std::env::var("ARPANET_CHAOS").ok();
-    let (first, count) = named
-        .as_deref()
-        .and_then(|named| named.split_once(':'))
-        .map_or((1, SEEDS), |(first, count)| {
-            (first.parse().unwrap(), count.parse().unwrap())
-        });
-    for seed in first..first + count {
-        let _replay = Replay(seed);
+    each_seed(SEEDS, COMMAND, |seed| {
         let mut case = Case::begin(seed);
         for _ in 0..case.dice.random_range(5..20) {
             case.happen();
         }
         case.end();
-    }
+    });
 }
 
 /// What a host's disk had when it was full, and has for the next start.

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use arpanet_core::admission::{Password, Seed};
-use arpanet_core::conformance::seeds::each_seed;
+use arpanet_core::conformance::seeds::{Dice, each_seed};
 use arpanet_core::discovery::MemberState;
 use arpanet_core::memory::World;
 use arpanet_core::overlay::{AttachAddr, Overlay};
@@ -27,24 +27,6 @@ const PASSWORD: &str = "Mulberries-are-ripe";
 const WELL: Duration = Duration::from_secs(5);
 /// What is asked of an agent meanwhile may have to wait for one that is away.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-
-    fn one_of<T: Clone>(&mut self, among: &[T]) -> Option<T> {
-        let sides = among.len() as u64;
-        (sides > 0).then(|| among[self.roll(sides) as usize].clone())
-    }
-}
 
 /// How a seed that fails is had again.
 const COMMAND: &str = "cargo test -p arpanet-core --test chaos";
@@ -96,7 +78,7 @@ impl Case {
         let world = World::new(seed);
         let mut case = Self {
             world,
-            dice: Dice(seed),
+            dice: Dice::new(seed),
             agents: BTreeMap::new(),
             inside: BTreeSet::new(),
             names: 0,

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use arpanet_core::cluster::ClusterEvent;
+use arpanet_core::conformance::seeds::Dice;
 use arpanet_core::memory::World;
 use arpanet_core::overlay::{AttachAddr, Overlay};
 use arpanet_core::runtime::{ContainerSpec, RestartPolicy};
@@ -12,19 +13,6 @@ use arpanet_core::{AppAddr, Cluster, ContainerName, NodeAddr};
 use tokio::sync::broadcast::Receiver;
 
 const NODES: u16 = 4;
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-}
 
 fn contested() -> AppAddr {
     "10.1.0.5/16".parse().unwrap()
@@ -59,7 +47,7 @@ struct Case {
 impl Case {
     async fn begin(seed: u64) -> Self {
         let world = World::new(seed);
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         world.delay(Duration::from_millis(dice.roll(20)));
         let mut nodes = Vec::new();
         for membership in world.memberships(NODES).await.unwrap() {

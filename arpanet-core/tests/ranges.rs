@@ -8,24 +8,12 @@ use std::time::Duration;
 
 use arpanet_core::admission::{Password, Seed};
 use arpanet_core::cluster::ClusterEvent;
+use arpanet_core::conformance::seeds::Dice;
 use arpanet_core::memory::World;
 use arpanet_core::roster::Role;
 use arpanet_core::runtime::{ContainerSpec, RestartPolicy};
 use arpanet_core::{AppNet, Cluster, ErrorKind, NodeAddr};
 use tokio::sync::broadcast::Receiver;
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % sides as u64) as usize
-    }
-}
 
 fn password() -> Password {
     Password::new("Apples").unwrap()
@@ -56,10 +44,10 @@ struct Case {
 impl Case {
     async fn begin(seed: u64) -> Self {
         let world = World::new(seed);
-        let mut dice = Dice(seed);
-        world.delay(Duration::from_millis(dice.roll(20) as u64));
+        let mut dice = Dice::new(seed);
+        world.delay(Duration::from_millis(dice.roll(20)));
         // Narrow ones are fought for, wide ones are shared out.
-        let prefix = [16, 24, 27, 28][dice.roll(4)];
+        let prefix = [16, 24, 27, 28][dice.roll(4) as usize];
         let mut case = Self {
             seed,
             world,
@@ -92,7 +80,7 @@ impl Case {
     }
 
     fn any(&mut self) -> NodeAddr {
-        let at = self.dice.roll(self.nodes.len());
+        let at = self.dice.roll(self.nodes.len() as u64) as usize;
         *self.nodes.keys().nth(at).unwrap()
     }
 
@@ -126,7 +114,7 @@ impl Case {
             0 => self.world.crash(node),
             _ => self.world.kill(node),
         }
-        let pause = self.dice.roll(3_000) as u64;
+        let pause = self.dice.roll(3_000);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         self.world.start(node);
         let membership = self.world.store(node).load().unwrap().unwrap();
@@ -156,7 +144,7 @@ impl Case {
             }
             _ => self.two_at_once().await,
         }
-        let pause = self.dice.roll(500) as u64;
+        let pause = self.dice.roll(500);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
 

@@ -2,6 +2,34 @@
 
 use std::thread::panicking;
 
+use crate::random::Random;
+
+/// Chance that is the same for a seed, everywhere.
+#[derive(Debug)]
+pub struct Dice(Random);
+
+impl Dice {
+    /// As this seed has it.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(Random::new(seed))
+    }
+
+    /// One of so many sides, from 0 on.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub const fn roll(&mut self, sides: u64) -> u64 {
+        self.0.next() % sides
+    }
+
+    /// One of these, if there are any.
+    pub fn one_of<T: Clone>(&mut self, among: &[T]) -> Option<T> {
+        let sides = among.len() as u64;
+        (sides > 0).then(|| among[self.roll(sides) as usize].clone())
+    }
+}
+
 /// Looks at the seeds that `ARPANET_CHAOS=FIRST:COUNT` names, and at 1 to `usual` where it names none. One that fails is said, with
 /// `command`, which has it again.
 ///

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod engines;
 #[path = "api/real.rs"]
 mod real;
 #[path = "api/scripted.rs"]

@@ -1,12 +1,12 @@
 //! A real engine and its real client, over the API on the overlay.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use arpanet_core::conformance::live;
 use arpanet_docker::{ContainerDns, DockerApi, DockerApiConfig, DockerConfig};
 use arpanet_lab::{Engine, IMAGE};
+
+use crate::engines::have;
 
 const DOCKER: &str = "/usr/bin/docker";
 
@@ -18,8 +18,7 @@ struct World {
 impl World {
     /// `None` where there is no engine; where one is promised, that is a failure.
     async fn new() -> Option<Self> {
-        let is_there = nix::unistd::geteuid().is_root() && Path::new("/usr/sbin/dockerd").exists();
-        if !live::have("docker", is_there, "root, and Debian's package docker.io") {
+        if !have("docker", "/usr/sbin/dockerd") {
             return None;
         }
         let engine = Engine::start().await.unwrap();

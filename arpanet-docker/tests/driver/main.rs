@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+#[path = "../engines/mod.rs"]
+mod engines;
 mod keeper;
 mod site;
 mod spread;

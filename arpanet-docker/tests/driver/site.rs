@@ -8,7 +8,6 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use arpanet_core::addr::ROUTER_ADDRESS;
-use arpanet_core::conformance::live;
 use arpanet_core::overlay::{Plug, Plugged};
 use arpanet_core::{AppAddr, AppNet, Cluster, EndpointId, Error, ErrorKind, Result};
 use arpanet_docker::driver::{
@@ -22,10 +21,11 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use crate::engines::have;
+
 /// Whether this machine has an engine to be started. Says why not, and fails where one is promised.
 pub(crate) fn has_engine() -> bool {
-    let is_there = nix::unistd::geteuid().is_root() && Path::new("/usr/sbin/dockerd").exists();
-    live::have("docker", is_there, "root, and Debian's package docker.io")
+    have("docker", "/usr/sbin/dockerd")
 }
 
 /// A cluster of one host. Its router is a namespace that has 169.254.1.1 and the containers' links.

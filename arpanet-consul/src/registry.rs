@@ -1,12 +1,13 @@
 //! What this node has registered: told to its own agent, which keeps it and tells the catalogue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arpanet_core::admission::NodeInfo;
 use arpanet_core::discovery::{Instance, MemberState};
 use arpanet_core::{Error, ErrorKind, InstanceId, Result};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::blocking::{next_index, pause};
@@ -40,7 +41,12 @@ pub(crate) struct Registry {
     heartbeat: Duration,
     limit: Duration,
     held: Mutex<BTreeMap<InstanceId, Registration>>,
-    /// Held while the agent is told, so that of two calls about one instance the later one stands.
+    /// Of these the agent may not have what is held here: it did not answer. Without a leader it can be silent for seconds,
+    /// as it tells the catalogue of one thing.
+    owed: Mutex<BTreeSet<InstanceId>>,
+    /// Told that the agent answers while there is something owed to it.
+    answers: Notify,
+    /// Held while the agent is told.
     telling: tokio::sync::Mutex<()>,
 }
 
@@ -59,12 +65,18 @@ impl Registry {
             heartbeat,
             limit,
             held: Mutex::default(),
+            owed: Mutex::default(),
+            answers: Notify::new(),
             telling: tokio::sync::Mutex::default(),
         }
     }
 
     pub(crate) fn held(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Registration>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owed(&self) -> MutexGuard<'_, BTreeSet<InstanceId>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // === the node ===
@@ -75,22 +87,48 @@ impl Registry {
         self.beat().await
     }
 
-    /// The sign of life. An agent that has lost the check is given it again, and all else.
+    /// The sign of life. An agent that has lost the check is given it again, and [`settling`](Self::settling) all else.
     pub(crate) async fn beat(&self) -> Result<()> {
         match self.client.update_check(HEARTBEAT, Status::Passing).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            answer => return answer,
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.client
+                    .register_check(&to_heartbeat(self.heartbeat))
+                    .await?;
+                self.client.update_check(HEARTBEAT, Status::Passing).await?;
+                self.client.register_service(&to_member(&self.me)).await?;
+                let held = self.held().keys().cloned().collect::<Vec<_>>();
+                self.owed().extend(held);
+            }
+            Err(error) => return Err(error),
         }
-        self.client
-            .register_check(&to_heartbeat(self.heartbeat))
-            .await?;
-        self.client.update_check(HEARTBEAT, Status::Passing).await?;
-        self.client.register_service(&to_member(&self.me)).await?;
-        let held: Vec<Registration> = self.held().values().cloned().collect();
-        for registration in held {
-            self.tell(&registration, true).await?;
+        if !self.owed().is_empty() {
+            self.answers.notify_one();
         }
         Ok(())
+    }
+
+    /// Tells the agent, each time that it answers a sign of life, what it may not have. Ends never.
+    pub(crate) async fn settling(&self) {
+        loop {
+            self.answers.notified().await;
+            if let Err(error) = self.settle_owed().await {
+                tracing::debug!(%error, "consul's agent does not take what it is owed");
+            }
+        }
+    }
+
+    async fn settle_owed(&self) -> Result<()> {
+        let owed = self.owed().clone();
+        for id in &owed {
+            self.settle(id, true).await?;
+        }
+        self.have_the_catalogue_told().await
+    }
+
+    /// Of all that an agent is told, only a registration has it try the catalogue again.
+    async fn have_the_catalogue_told(&self) -> Result<()> {
+        self.client.register_service(&to_member(&self.me)).await
     }
 
     /// Waits until the catalogue has this node as a living member.
@@ -126,34 +164,35 @@ impl Registry {
         let id = registration.instance.id.clone();
         let before = self.held().insert(id, registration.clone());
         let is_new = before.as_ref() != Some(&registration);
-        let told = self.tell(&registration, is_new).await;
-        self.until_done(&Task::Register(registration), told).await
+        let task = Task::Register {
+            registration,
+            is_new,
+        };
+        self.until_done(&task).await
     }
 
     /// Takes an instance out, and waits until the catalogue does not show it.
     pub(crate) async fn deregister(&self, id: &InstanceId) -> Result<()> {
-        self.held().remove(id);
-        let at_consul = service_id(id);
-        let service = {
-            let _telling = self.telling.lock().await;
-            self.local(&at_consul)
-                .await
-                .map(|known| known.map(|known| known.service))
+        let before = self.held().remove(id);
+        let owing = Owing::new(self, id);
+        let service = match (self.kept_in(id).await, before) {
+            (Ok(kept), _) => kept,
+            (Err(_), Some(before)) => Some(before.instance.service.to_string()),
+            (Err(error), None) => return Err(error),
         };
-        let service = match service {
-            Ok(None) => return Ok(()),
-            Ok(Some(service)) => service,
-            Err(error) => return Err(error),
-        };
-        let told = self.forget(&at_consul).await;
-        let task = Task::Deregister { service, at_consul };
-        self.until_done(&task, told).await
+        owing.settled();
+        let id = id.clone();
+        match service {
+            Some(service) => self.until_done(&Task::Deregister { service, id }).await,
+            None => self.settle(&id, true).await,
+        }
     }
 
     /// Takes all instances and the node itself out. `limit` is for the catalogue to know.
     pub(crate) async fn leave(&self, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         self.held().clear();
+        self.owed().clear();
         let mut first = Ok(());
         let kept = match self.kept().await {
             Ok(kept) => kept,
@@ -163,7 +202,7 @@ impl Registry {
             }
         };
         for (id, _) in &kept {
-            first = first.and(self.forget(&service_id(id)).await);
+            first = first.and(self.settle(id, true).await);
         }
         first = first.and(self.withdraw().await);
         let gone = async {
@@ -185,14 +224,32 @@ impl Registry {
         }
     }
 
-    async fn forget(&self, at_consul: &str) -> Result<()> {
+    /// The service in which the agent has an instance.
+    async fn kept_in(&self, id: &InstanceId) -> Result<Option<String>> {
         let _telling = self.telling.lock().await;
-        self.client.deregister_service(at_consul).await
+        let known = self.local(&service_id(id)).await?;
+        Ok(known.map(|known| known.service))
+    }
+
+    /// Has the agent have what is held here of an instance, as it is once the agent's turn has come: of two calls about one
+    /// instance the later one stands.
+    async fn settle(&self, id: &InstanceId, anew: bool) -> Result<()> {
+        let owing = Owing::new(self, id);
+        let _telling = self.telling.lock().await;
+        let wanted = self.held().get(id).cloned();
+        match &wanted {
+            Some(registration) => self.tell(registration, anew).await?,
+            None => self.client.deregister_service(&service_id(id)).await?,
+        }
+        if self.held().get(id) == wanted.as_ref() {
+            self.owed().remove(id);
+            owing.settled();
+        }
+        Ok(())
     }
 
     /// Tells the agent. What it knows already is not told again, unless `anew`.
     async fn tell(&self, registration: &Registration, anew: bool) -> Result<()> {
-        let _telling = self.telling.lock().await;
         let wanted = to_service(&registration.instance, &registration.checks);
         let known = self.local(&wanted.id).await?;
         let health = health_check_id(&wanted.id);
@@ -248,46 +305,58 @@ impl Registry {
         .await
     }
 
-    fn is_held(&self, registration: &Registration) -> bool {
-        self.held().get(&registration.instance.id) == Some(registration)
+    fn is_wanted(&self, task: &Task) -> bool {
+        match task {
+            Task::Register { registration, .. } => {
+                self.held().get(&registration.instance.id) == Some(registration)
+            }
+            Task::Deregister { id, .. } => !self.held().contains_key(id),
+        }
     }
 
     async fn is_done(&self, task: &Task) -> Result<()> {
         match task {
-            // Somebody deregistered it, or registered something else, meanwhile: that call has the rest.
-            Task::Register(registration) if !self.is_held(registration) => Ok(()),
-            Task::Register(Registration { instance, .. }) => {
+            // Another call was made about it meanwhile, which has the rest.
+            _ if !self.is_wanted(task) => Ok(()),
+            Task::Register { registration, .. } => {
+                let instance = &registration.instance;
                 self.confirmed(instance.service.as_str(), |entries| {
                     is_shown(entries, &self.at, instance)
                 })
                 .await
             }
-            Task::Deregister { service, at_consul } => self.absent(service, at_consul).await,
+            Task::Deregister { service, id } => self.absent(service, &service_id(id)).await,
         }
     }
 
-    async fn tell_again(&self, task: &Task) -> Result<()> {
+    async fn tell_of(&self, task: &Task, is_again: bool) -> Result<()> {
         match task {
-            Task::Register(registration) if self.is_held(registration) => {
-                self.tell(registration, true).await
+            _ if !self.is_wanted(task) => Ok(()),
+            Task::Register {
+                registration,
+                is_new,
+            } => {
+                let anew = *is_new || is_again;
+                self.settle(&registration.instance.id, anew).await
             }
-            Task::Register(_) => Ok(()),
-            Task::Deregister { at_consul, .. } => {
-                self.forget(at_consul).await?;
-                // Of all that it is told, only a registration has the agent try the catalogue again.
-                self.client.register_service(&to_member(&self.me)).await
+            Task::Deregister { id, .. } => {
+                self.settle(id, true).await?;
+                if is_again {
+                    self.have_the_catalogue_told().await?;
+                }
+                Ok(())
             }
         }
     }
 
     /// Tries until it is done, for so long as is set.
-    async fn until_done(&self, task: &Task, mut told: Result<()>) -> Result<()> {
+    async fn until_done(&self, task: &Task) -> Result<()> {
         let end = Instant::now() + self.limit;
         let mut failures = 0;
         let mut last: Option<Error> = None;
         loop {
             let attempt = async {
-                told?;
+                self.tell_of(task, failures > 0).await?;
                 self.is_done(task).await
             };
             match tokio::time::timeout_at(end, attempt).await {
@@ -301,17 +370,45 @@ impl Registry {
                 return Err(gave_up(self.limit, last));
             }
             tokio::time::sleep_until(again).await;
-            told = tokio::time::timeout_at(end, self.tell_again(task))
-                .await
-                .unwrap_or(Ok(()));
+        }
+    }
+}
+
+/// Of an instance that the agent is being told of: owed to it from when this is dropped, unless it was settled.
+struct Owing<'a> {
+    registry: &'a Registry,
+    id: Option<&'a InstanceId>,
+}
+
+impl<'a> Owing<'a> {
+    const fn new(registry: &'a Registry, id: &'a InstanceId) -> Self {
+        let id = Some(id);
+        Self { registry, id }
+    }
+
+    fn settled(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Owing<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.registry.owed().insert(id.clone());
         }
     }
 }
 
 /// What the catalogue has to know.
 enum Task {
-    Register(Registration),
-    Deregister { service: String, at_consul: String },
+    Register {
+        registration: Registration,
+        is_new: bool,
+    },
+    Deregister {
+        service: String,
+        id: InstanceId,
+    },
 }
 
 fn gave_up(limit: Duration, last: Option<Error>) -> Error {
@@ -324,7 +421,7 @@ fn gave_up(limit: Duration, last: Option<Error>) -> Error {
         None => own(ErrorKind::Unavailable, message),
     };
     error.with_hint(
-        "this node's agent has it, and tells the catalogue once most of consul's servers reach each other",
+        "the catalogue is told once this node's agent answers and most of consul's servers reach each other",
     )
 }
 

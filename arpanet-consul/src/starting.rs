@@ -100,6 +100,8 @@ pub(crate) fn spawn_tasks(
     let registry = Arc::clone(&running.registry);
     let leader = running.source.leader.clone();
     let beating = pulse::beat(Arc::clone(&registry), heartbeat, leader);
+    let telling = Arc::clone(&registry);
+    let settling = async move { telling.settling().await };
     let clearing = async move {
         tokio::time::sleep(inherit).await;
         for id in left {
@@ -111,7 +113,7 @@ pub(crate) fn spawn_tasks(
     };
     tokio::spawn(async move {
         cancel
-            .run_until_cancelled(async { tokio::join!(beating, clearing) })
+            .run_until_cancelled(async { tokio::join!(beating, settling, clearing) })
             .await;
     });
 }

@@ -5,16 +5,19 @@
 
 mod scripted;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arpanet_consul::{Consistency, ConsulConfig, ConsulDiscovery, ConsulKeyValue, Token};
 use arpanet_core::admission::{ClusterKey, Membership, NodeInfo, Secret};
-use arpanet_core::discovery::{Health, MemberState, Selector};
+use arpanet_core::discovery::{Health, Instance, MemberState, Selector};
 use arpanet_core::kv::{KeyValue, Revision, SessionId};
 use arpanet_core::roster::{ClusterId, Identity, Role, Roster};
 use arpanet_core::watch::Change;
 use arpanet_core::{Discovery, ErrorKind};
-use scripted::{Agent, Reply};
+use scripted::{Agent, Asked, Reply};
 use serde_json::json;
 
 fn membership() -> Membership {
@@ -240,6 +243,55 @@ async fn a_read_is_tried_again_and_a_write_is_not() {
     let error = kv.put(&key, "one".into()).await.unwrap_err();
     assert!(error.is_retryable());
     assert_eq!(agent.asked("/v1/txn").len(), 1);
+}
+
+#[tokio::test]
+async fn what_an_agent_did_not_answer_to_it_is_told_again() {
+    const ABOUT: &str = "/v1/agent/service/arpanet%3Aw1";
+    const OUT: &str = "/v1/agent/service/deregister/arpanet%3Aw1";
+    let agent = Agent::start().await;
+    let mut config = config(&agent);
+    (config.confirm_ms, config.heartbeat_ms) = (500, 1_000);
+    let discovery = started(&agent, config).await;
+    // Without a leader consul is silent for seconds, also about what it need not ask anybody.
+    let is_silent = Arc::new(AtomicBool::new(true));
+    for (path, otherwise) in [
+        (ABOUT, Reply::error(404, "unknown service ID: arpanet:w1")),
+        (OUT, Reply::error(200, "")),
+        (
+            "/v1/agent/check/update/service:arpanet:w1",
+            Reply::error(200, ""),
+        ),
+    ] {
+        let is_silent = Arc::clone(&is_silent);
+        agent.answer(path, move |_| {
+            if is_silent.load(Relaxed) {
+                return Reply::never();
+            }
+            otherwise.clone()
+        });
+    }
+    let w1 = Instance::new(
+        "w1".parse().unwrap(),
+        "web".parse().unwrap(),
+        [10, 1, 0, 5].into(),
+        80,
+        "0.2".parse().unwrap(),
+    );
+    let is_w1 = |asked: &Asked| asked.json()["ID"] == "arpanet:w1";
+    let error = discovery.register(w1.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    is_silent.store(false, Relaxed);
+    agent
+        .comes_to_hear("/v1/agent/service/register", is_w1)
+        .await;
+
+    is_silent.store(true, Relaxed);
+    let error = discovery.deregister(&w1.id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let before = agent.asked(OUT).len();
+    is_silent.store(false, Relaxed);
+    agent.comes_to_be_asked(OUT, before + 1).await;
 }
 
 #[tokio::test]

@@ -220,9 +220,18 @@ impl Agent {
     }
 
     pub(crate) async fn comes_to_be_asked(&self, path: &str, times: usize) {
+        self.until_asked(path, |all| all.len() >= times).await;
+    }
+
+    /// Waits until this path was asked so.
+    pub(crate) async fn comes_to_hear(&self, path: &str, so: impl Fn(&Asked) -> bool) {
+        self.until_asked(path, |all| all.iter().any(&so)).await;
+    }
+
+    async fn until_asked(&self, path: &str, so: impl Fn(&[Asked]) -> bool) {
         let mut asked = self.inner.asked.subscribe();
-        let often = asked.wait_for(|asked| asked.get(path).is_some_and(|all| all.len() >= times));
-        tokio::time::timeout(LIMIT, often).await.unwrap().unwrap();
+        let come = asked.wait_for(|asked| asked.get(path).is_some_and(|all| so(all)));
+        tokio::time::timeout(LIMIT, come).await.unwrap().unwrap();
     }
 }
 

@@ -1,5 +1,5 @@
-//! Everything at once, at random, in the simulated world: agents that are killed, stop, leave and join, hosts without power,
-//! engines that are away, containers of this and of other clients, cuts, loss, delay, other endpoints. Then it ends, and what
+//! Everything at once, at random, in the simulated world: agents that are killed, also at their work, stop, leave and join, hosts without power,
+//! engines that are away, calls that fail, containers of this and of other clients, cuts, loss, delay, other endpoints. Then it ends, and what
 //! must hold is looked at.
 //!
 //! `ARPANET_CHAOS=FIRST:COUNT` says which seeds; a seed that fails is printed with how to have it again.
@@ -165,7 +165,7 @@ impl Case {
     }
 
     async fn happen(&mut self) {
-        let what = self.dice.roll(22);
+        let what = self.dice.roll(24);
         let node = self.any_host();
         let running: Vec<NodeAddr> = self.agents.keys().copied().collect();
         // Shown when the test fails.
@@ -175,9 +175,12 @@ impl Case {
         );
         match what {
             0..=4 => {
-                if let Some((_, agent)) = self.any_agent() {
+                if let Some((node, agent)) = self.any_agent() {
                     let spec = self.spec();
-                    told(patiently(agent.run(&spec)).await);
+                    match self.dice.roll(8) {
+                        0 => self.begin_to_run(node, &agent, &spec).await,
+                        _ => told(patiently(agent.run(&spec)).await),
+                    }
                 }
             }
             5 | 6 => {
@@ -227,6 +230,7 @@ impl Case {
                 self.calm = true;
                 self.world.heal_all();
                 self.world.loss(0.0);
+                self.world.falter(0.0);
             }
             19 => {
                 self.calm = false;
@@ -234,7 +238,11 @@ impl Case {
                 self.world
                     .delay(Duration::from_millis(1 + self.dice.roll(40)));
             }
-            20 => {
+            20 | 21 => {
+                self.calm = false;
+                self.world.falter(self.dice.roll(4) as f64 / 10.0);
+            }
+            22 => {
                 if let Some(agent) = self.agents.remove(&node) {
                     told(patiently(agent.stop()).await);
                 }
@@ -247,6 +255,15 @@ impl Case {
         }
         let span = Duration::from_millis(self.dice.roll(1_500));
         tokio::time::sleep(span).await;
+    }
+
+    /// Who has it run goes away meanwhile, or the agent is killed.
+    async fn begin_to_run(&mut self, node: NodeAddr, agent: &Cluster, spec: &ContainerSpec) {
+        let limit = Duration::from_micros(self.dice.roll(20_000));
+        if tokio::time::timeout(limit, agent.run(spec)).await.is_err() && self.dice.roll(2) == 0 {
+            self.world.crash(node);
+            self.agents.remove(&node);
+        }
     }
 
     /// Its agent starts again, from what its disk has.
@@ -310,6 +327,7 @@ impl Case {
         eprintln!("the end");
         self.world.heal_all();
         self.world.loss(0.0);
+        self.world.falter(0.0);
         self.world.delay(Duration::from_millis(1));
         let mut off = self.hosts();
         off.retain(|node| self.inside.contains(node));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::plan::{self, EPOCH_LABEL};
+use super::reconcile::Outcome;
 use super::view::View;
 use super::{Cluster, Node};
 use crate::runtime::{Container, ContainerSpec, ContainerState, NetRequest};
@@ -23,19 +24,19 @@ impl Cluster {
     /// same name with the same spec again does nothing while it runs, and starts it anew when it has ended.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when the name is taken by another spec or an address by another container;
-    /// [`ErrorKind::NotFound`] for a network's name that nobody gave; [`ErrorKind::Exhausted`] when a network is full;
-    /// those of the layers. Nothing is left behind then.
+    /// [`ErrorKind::Conflict`] when the name is taken by another spec, or by one that is being started, or an address by
+    /// another container; [`ErrorKind::NotFound`] for a network's name that nobody gave; [`ErrorKind::Exhausted`] when a
+    /// network is full; those of the layers. Nothing is left behind then, nor when this call is dropped before its end: what
+    /// could not be removed at once is removed as soon as it can be.
     pub async fn run(&self, spec: &ContainerSpec) -> Result<Container> {
         let node = &self.node;
         let runtime = node.runtime()?;
-        let name = match &spec.name {
-            Some(name) => name.clone(),
-            None => node.unused_name()?,
-        };
+        let mut rise = Rise::begin(node, spec.name.as_ref())?;
+        let name = rise.name.clone();
         let mut spec = spec.clone();
         spec.name = Some(name.clone());
         node.view().resolve_nets(&mut spec)?;
+        node.clear_failed(&name).await?;
         match runtime.inspect(&name).await {
             Ok(present) if !plan::satisfies(&present.spec, &spec) => {
                 return Err(Error::new(
@@ -56,21 +57,16 @@ impl Cluster {
             }
         }
         let complete = node.complete(&spec, name.clone())?;
-        let brought = node.bring_up(&complete).await;
-        let addrs = complete.nets.iter().filter_map(|request| match request {
-            NetRequest::Addr(addr) => Some(addr.ip()),
-            _ => None,
-        });
-        node.view().settled(addrs);
-        match brought {
-            Ok(container) => Ok(container),
-            Err(error) => {
-                if let Err(error) = self.remove(&name).await {
-                    tracing::warn!(%name, %error, "could not remove a container that did not start");
-                }
-                Err(error)
+        rise.makes(&complete);
+        let brought = node.bring_up(&complete, &mut rise).await;
+        drop(rise);
+        if brought.is_err() {
+            if let Err(error) = node.clear_failed(&name).await {
+                tracing::warn!(%name, %error, "could not remove a container that did not start; it is tried again");
             }
+            node.forget_container(&name, true).await;
         }
+        brought
     }
 
     /// Stops a container with its grace; its addresses and registrations are taken back. Its exit code.
@@ -94,6 +90,60 @@ impl Cluster {
     }
 }
 
+/// A container that is being brought up. What was made for it is removed at the end of this, unless it is up.
+struct Rise<'a> {
+    node: &'a Node,
+    name: ContainerName,
+    addrs: Vec<Ipv4Addr>,
+    /// There may be one, and it is not up.
+    made: bool,
+}
+
+impl<'a> Rise<'a> {
+    /// Under this name, or one that nobody has.
+    fn begin(node: &'a Node, name: Option<&ContainerName>) -> Result<Self> {
+        let mut view = node.view();
+        let name = match name {
+            Some(name) => name.clone(),
+            None => view.unused_name()?,
+        };
+        if !view.rising.insert(name.clone()) {
+            let message = format!("a container called {name} is being started here");
+            return Err(Error::new(ErrorKind::Conflict, message)
+                .with_hint("wait for it, or choose another name"));
+        }
+        Ok(Self {
+            node,
+            name,
+            addrs: Vec::new(),
+            made: false,
+        })
+    }
+
+    /// From now on there may be one of this spec.
+    fn makes(&mut self, complete: &ContainerSpec) {
+        self.made = true;
+        let addrs = complete.nets.iter().filter_map(|request| match request {
+            NetRequest::Addr(addr) => Some(addr.ip()),
+            _ => None,
+        });
+        self.addrs = addrs.collect();
+    }
+}
+
+impl Drop for Rise<'_> {
+    fn drop(&mut self) {
+        let mut view = self.node.view();
+        view.rising.remove(&self.name);
+        view.settled(self.addrs.drain(..));
+        if self.made {
+            view.failed.insert(self.name.clone());
+            // Where nobody waits for it any more, the task removes it.
+            self.node.kick.notify_one();
+        }
+    }
+}
+
 fn no_network(name: &ServiceName) -> Error {
     Error::new(
         ErrorKind::NotFound,
@@ -105,6 +155,18 @@ fn no_network(name: &ServiceName) -> Error {
 }
 
 impl View {
+    fn unused_name(&self) -> Result<ContainerName> {
+        let is_free = |name: &ContainerName| {
+            !self.containers.contains_key(name)
+                && !self.rising.contains(name)
+                && !self.failed.contains(name)
+        };
+        (1u64..)
+            .map(|number| format!("c{number}").parse::<ContainerName>())
+            .find(|name| name.as_ref().is_ok_and(is_free))
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Exhausted, "no name is left")))
+    }
+
     /// A network by its CIDR where it was named.
     pub(super) fn resolve_net(&self, request: &NetRequest) -> Result<NetRequest> {
         let NetRequest::Named(name) = request else {
@@ -151,17 +213,6 @@ impl View {
 }
 
 impl Node {
-    fn unused_name(&self) -> Result<ContainerName> {
-        let view = self.view();
-        (1u64..)
-            .map(|number| format!("c{number}").parse::<ContainerName>())
-            .find(|name| {
-                name.as_ref()
-                    .is_ok_and(|name| !view.containers.contains_key(name))
-            })
-            .unwrap_or_else(|| Err(Error::new(ErrorKind::Exhausted, "no name is left")))
-    }
-
     /// The spec with all that the cluster decides: addresses, DNS, the age of its claims.
     fn complete(&self, spec: &ContainerSpec, name: ContainerName) -> Result<ContainerSpec> {
         let mut view = self.view();
@@ -199,9 +250,65 @@ impl Node {
         Ok(complete)
     }
 
-    async fn bring_up(&self, spec: &ContainerSpec) -> Result<Container> {
+    /// Removes a container at once that did not come up: none of its name is to be removed later.
+    async fn clear_failed(&self, name: &ContainerName) -> Result<()> {
+        // No reconciliation may be about to remove it, and then remove the other.
+        let _applied = self.applied.lock().await;
+        if self.view().failed.contains(name) {
+            self.runtime()?.remove(name).await?;
+            let mut view = self.view();
+            view.failed.remove(name);
+            view.containers.remove(name);
+        }
+        Ok(())
+    }
+
+    /// What an earlier process was killed over as it brought it up did not come up either.
+    pub(super) fn find_failed(&self) {
+        let mut view = self.view();
+        let half_made = |container: &&Container| {
+            container.state == ContainerState::Created
+                && container.spec.labels.contains_key(EPOCH_LABEL)
+                && !view.rising.contains(&container.name)
+        };
+        let found: Vec<ContainerName> = view
+            .containers
+            .values()
+            .filter(half_made)
+            .map(|container| container.name.clone())
+            .collect();
+        view.failed.extend(found);
+    }
+
+    /// Removes the containers that did not come up.
+    pub(super) async fn remove_failed(&self, outcome: &mut Outcome) {
+        let failed = self.view().failed.clone();
+        for name in failed {
+            let removed = match self.runtime() {
+                Ok(runtime) => runtime.remove(&name).await,
+                Err(error) => Err(error),
+            };
+            let mut view = self.view();
+            match removed {
+                Ok(()) => {
+                    view.failed.remove(&name);
+                    view.containers.remove(&name);
+                }
+                Err(error) => {
+                    outcome.containers.insert(name, error);
+                }
+            }
+        }
+    }
+
+    async fn bring_up(&self, spec: &ContainerSpec, rise: &mut Rise<'_>) -> Result<Container> {
         let runtime = self.runtime()?;
-        let container = runtime.create(spec).await?;
+        let created = runtime.create(spec).await;
+        if matches!(&created, Err(error) if error.kind() == ErrorKind::Conflict) {
+            // Another client made one of that name meanwhile: it is not this node's to remove.
+            rise.made = false;
+        }
+        let container = created?;
         let name = container.name.clone();
         if runtime.capabilities().attach_before_start {
             self.take_in(container).await?;
@@ -209,6 +316,7 @@ impl Node {
         runtime.start(&name).await?;
         let container = runtime.inspect(&name).await?;
         self.take_in(container.clone()).await?;
+        rise.made = false;
         Ok(container)
     }
 

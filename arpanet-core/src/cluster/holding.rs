@@ -22,9 +22,11 @@ impl Node {
                 .rest
                 .extend(self.keep_inherited(applied).await.err());
         } else if !std::mem::replace(&mut applied.has_begun, true) {
+            self.find_failed();
             self.follow_checks(applied);
             self.hear_first().await;
         }
+        self.remove_failed(outcome).await;
         let wanted = {
             let view = self.view();
             plan::wanted(

@@ -25,6 +25,10 @@ pub(super) struct View {
     pub(super) containers_known: bool,
     /// Whether the runtime can't say so at the moment.
     containers_stale: bool,
+    /// Containers that are being brought up.
+    pub(super) rising: BTreeSet<ContainerName>,
+    /// Containers that did not come up and are still to be removed.
+    pub(super) failed: BTreeSet<ContainerName>,
     /// Instances of this node that no container provides.
     pub(super) registered: BTreeMap<InstanceId, Instance>,
     /// What is kept with the membership.

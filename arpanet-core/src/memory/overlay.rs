@@ -106,7 +106,7 @@ impl MemoryOverlay {
         self.seat
             .enter(|state, host| {
                 process(state, host)?;
-                act(state, host)
+                state.faltering(|state| act(state, host))
             })
             .map_err(|error| error.operation(operation).backend(BACKEND))
     }

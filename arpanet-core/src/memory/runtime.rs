@@ -67,7 +67,7 @@ impl MemoryRuntime {
                 let message = "the container engine is away";
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
-            act(state, host)
+            state.faltering(|state| act(state, host))
         };
         self.seat
             .enter(at_engine)

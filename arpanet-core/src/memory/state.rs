@@ -90,6 +90,8 @@ pub(super) struct State {
     pub(super) network: Network,
     pub(super) detection: Detection,
     pub(super) agreed: Agreed,
+    /// Which part of what is asked of engines and overlays fails.
+    pub(super) faltering: f64,
     queue: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     /// Counts what happened: a world in which it stands still has settled.
@@ -111,12 +113,27 @@ impl State {
                 down: Duration::from_millis(1_500),
             },
             agreed: Agreed::default(),
+            faltering: 0.0,
             queue: BTreeMap::new(),
             sequence: 0,
             activity: 0,
             busy: 0,
             beginning: Instant::now(),
         }
+    }
+
+    /// Acts, unless this is a call that [fails](super::World::falter): one of two such is made all the same.
+    pub(super) fn faltering<R>(&mut self, act: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        if !self.random.chance(self.faltering) {
+            return act(self);
+        }
+        if self.random.chance(0.5) {
+            act(self)?;
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "this call fails because the world falters",
+        ))
     }
 
     /// A new host with power and an empty disk; the label finds it from now on.

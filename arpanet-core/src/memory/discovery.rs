@@ -86,13 +86,15 @@ impl MemoryDiscovery {
     ) -> Result<Option<(Instant, u64)>> {
         self.seat
             .enter(|state, host| {
-                let now = Instant::now();
                 process(state, host)?.check()?;
-                let Some(word) = process(state, host)?.say(now, act) else {
-                    return Ok(None);
-                };
-                let confirmed = state.broadcast(host, &word, now);
-                Ok(Some((confirmed, word.version)))
+                state.faltering(|state| {
+                    let now = Instant::now();
+                    let Some(word) = process(state, host)?.say(now, act) else {
+                        return Ok(None);
+                    };
+                    let confirmed = state.broadcast(host, &word, now);
+                    Ok(Some((confirmed, word.version)))
+                })
             })
             .map_err(|error| error.operation(operation).backend(BACKEND))
     }

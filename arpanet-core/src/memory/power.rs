@@ -46,8 +46,8 @@ impl World {
         self.set_engine_away(place, false);
     }
 
-    /// Which part of the calls of all engines and overlays fails, 0 to 1: half of these at once, and of the others only the
-    /// answer is lost. Both are [`Unavailable`](crate::ErrorKind::Unavailable).
+    /// Which part of the calls of all engines and overlays fails, and of those by which nodes say something to discovery, 0 to
+    /// 1: half of these at once, and of the others only the answer is lost. Both are [`Unavailable`](crate::ErrorKind::Unavailable).
     pub fn falter(&self, part: f64) {
         self.act(|state, _| state.faltering = part.clamp(0.0, 1.0));
     }

@@ -90,7 +90,7 @@ pub(super) struct State {
     pub(super) network: Network,
     pub(super) detection: Detection,
     pub(super) agreed: Agreed,
-    /// Which part of what is asked of engines and overlays fails.
+    /// Which part of what is asked of engines and overlays, and said to discovery, fails.
     pub(super) faltering: f64,
     queue: BTreeMap<(Instant, u64), Event>,
     sequence: u64,

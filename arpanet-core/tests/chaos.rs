@@ -7,7 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::io::Write;
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arpanet_core::admission::{Password, Seed};
@@ -18,6 +20,7 @@ use arpanet_core::overlay::{AttachAddr, Overlay};
 use arpanet_core::roster::Role;
 use arpanet_core::runtime::{ContainerSpec, ContainerState, RestartPolicy, Runtime};
 use arpanet_core::{Cluster, ContainerName, NodeAddr, Result};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// In CI; `just chaos` has thousands.
 const SEEDS: u64 = 40;
@@ -39,14 +42,48 @@ fn whatever_happens_all_is_well_soon_after() {
             .start_paused(true)
             .build()
             .unwrap();
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+            .with_writer(log.clone())
+            .finish();
+        let _logged = tracing::subscriber::set_default(subscriber);
         runtime.block_on(async {
             let mut case = Case::begin(seed).await;
             for _ in 0..5 + case.dice.roll(25) {
                 case.happen().await;
             }
-            case.end().await;
+            case.end(&log).await;
         });
     });
+}
+
+/// What all agents log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
 
 struct Case {
@@ -323,7 +360,7 @@ impl Case {
         }
     }
 
-    async fn end(mut self) {
+    async fn end(mut self, log: &Log) {
         eprintln!("the end");
         self.world.heal_all();
         self.world.loss(0.0);
@@ -344,7 +381,7 @@ impl Case {
         // And it stays so.
         self.world.settle().await;
         assert_eq!(self.well().await, Ok(()));
-        self.assert_no_secret().await;
+        self.assert_no_secret(log).await;
         while let Some((node, agent)) = self.agents.pop_last() {
             patiently(agent.resign()).await.unwrap();
             self.world.settle().await;
@@ -427,11 +464,18 @@ impl Case {
         asks
     }
 
-    async fn assert_no_secret(&self) {
+    async fn assert_no_secret(&self, log: &Log) {
+        let logged = log.text();
+        assert!(!logged.is_empty());
         for agent in self.agents.values() {
             let membership = agent.membership().await.unwrap();
-            for shown in [format!("{agent:?}"), format!("{membership:?}")] {
-                assert!(!shown.contains(PASSWORD), "{shown}");
+            let key = membership.key.key.expose();
+            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            let list = format!("{key:?}");
+            for shown in [&logged, &format!("{agent:?}"), &format!("{membership:?}")] {
+                for secret in [PASSWORD, &hex, &list] {
+                    assert!(!shown.contains(secret), "{shown}");
+                }
             }
         }
     }

@@ -362,7 +362,7 @@ impl Engine {
                     to,
                     owners,
                 },
-            ) => self.answer_digest(node, id, from, to, &owners),
+            ) => self.answer_digest(node, id, from, to, &owners, now),
             (_, Message::Wanted { owners }) => self.answer_wanted(node, &owners, now),
             (_, Message::Done { id, next }) => self.request_done(node, id, next, now),
         }

@@ -197,6 +197,8 @@ pub struct Engine {
     seen_at: Option<SocketAddr>,
 
     own: BTreeMap<String, Bytes>,
+    /// Up to which version it has asked others for what it said in an earlier life, how many of them, and until when it waits.
+    wanted_of_itself: (u64, u32, Duration),
     inherited_until: Option<Duration>,
     deliveries: BTreeMap<u64, Delivery>,
     /// Living members that may have missed what this node said, and when they are called next.
@@ -292,6 +294,7 @@ impl Engine {
             suspects: BTreeSet::new(),
             seen_at: None,
             own: BTreeMap::new(),
+            wanted_of_itself: (0, 0, Duration::ZERO),
             inherited_until: None,
             deliveries: BTreeMap::new(),
             behind: BTreeMap::new(),

@@ -82,31 +82,10 @@ impl Engine {
             .collect();
         keys.retain(|key| key != LEFT);
         self.own.clear();
-        let mut series: Option<Delta> = None;
-        let mut weight = 0;
-        let writes = keys.into_iter().map(|key| (key, None));
-        for (key, value) in writes.chain([(LEFT.to_owned(), Some(Bytes::new()))]) {
-            let delta = self.write(&key, value, now);
-            weight += delta.records.iter().map(WireRecord::weight).sum::<usize>();
-            series = match series {
-                Some(mut series) if weight <= FILL => {
-                    series.to = delta.to;
-                    series.target = delta.target;
-                    series.records.extend(delta.records);
-                    Some(series)
-                }
-                Some(full) => {
-                    self.spread(full, now);
-                    weight = 0;
-                    Some(delta)
-                }
-                None => Some(delta),
-            };
-        }
-        match series {
-            Some(series) => self.spread(series, now),
-            None => self.settled(),
-        }
+        let taken_back = keys.into_iter().map(|key| (key, None));
+        let farewell = [(LEFT.to_owned(), Some(Bytes::new()))];
+        let told = self.say(taken_back.chain(farewell), now);
+        told.unwrap_or_else(|| self.settled())
     }
 
     /// Leaves. Nothing is sent or heard after what [`poll_transmit`](Self::poll_transmit) still holds.
@@ -208,22 +187,14 @@ impl Engine {
 
     /// Says everything that this node has to say under new versions.
     pub(super) fn write_anew(&mut self, now: Duration) {
-        let own: Vec<(String, Bytes)> = self
-            .own
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        for (key, value) in own {
-            let delta = self.write(&key, Some(value), now);
-            self.spread(delta, now);
-        }
+        let own = self.own.clone().into_iter();
+        self.say(own.map(|(key, value)| (key, Some(value))), now);
     }
 
     /// Whoever is here has not left.
     pub(super) fn drop_farewell(&mut self, now: Duration) {
         if self.store.get(self.me, LEFT).is_some() {
-            let delta = self.write(LEFT, None, now);
-            self.spread(delta, now);
+            self.say([(LEFT.to_owned(), None)], now);
         }
     }
 
@@ -237,14 +208,12 @@ impl Engine {
             .filter(|(key, ..)| !self.own.contains_key(*key))
             .map(|(key, ..)| key.to_owned())
             .collect();
-        for key in stale {
-            let delta = self.write(&key, None, now);
-            self.spread(delta, now);
-        }
-        if life(self.store.newest(self.me)) < u64::from(self.generation) {
-            let delta = self.write(LEFT, None, now);
-            self.spread(delta, now);
-        }
+        let is_silent = life(self.store.newest(self.me)) < u64::from(self.generation);
+        let something = (stale.is_empty() && is_silent).then(|| LEFT.to_owned());
+        self.say(
+            stale.into_iter().chain(something).map(|key| (key, None)),
+            now,
+        );
     }
 
     pub(super) fn tell_changes(&mut self, owner: NodeAddr, changes: Changes) {
@@ -258,6 +227,34 @@ impl Engine {
                 self.events.push_back(Event::Record { owner, key, record });
             }
         }
+    }
+
+    /// Writes records of this node's own, and sends them to all that live in as few datagrams as they fit into. The ticket is
+    /// the last one's; `None` for nothing.
+    fn say(
+        &mut self,
+        writes: impl IntoIterator<Item = (String, Option<Bytes>)>,
+        now: Duration,
+    ) -> Option<Ticket> {
+        let mut series: Option<(Delta, usize)> = None;
+        for (key, value) in writes {
+            let delta = self.write(&key, value, now);
+            let weight = delta.records.iter().map(WireRecord::weight).sum::<usize>();
+            series = match series {
+                Some((mut series, before)) if before + weight <= FILL => {
+                    series.to = delta.to;
+                    series.target = delta.target;
+                    series.records.extend(delta.records);
+                    Some((series, before + weight))
+                }
+                Some((full, _)) => {
+                    self.spread(full, now);
+                    Some((delta, weight))
+                }
+                None => Some((delta, weight)),
+            };
+        }
+        series.map(|(series, _)| self.spread(series, now))
     }
 
     /// Sends a change to all that live.

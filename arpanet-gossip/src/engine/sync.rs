@@ -26,6 +26,8 @@ const SOON_MS: std::ops::Range<u64> = 100..500;
 /// When one that lacked something is asked whether it has it now.
 const SOON: Duration = Duration::from_millis(SOON_MS.start);
 const FIRST_PATIENCE: Duration = Duration::from_millis(60);
+/// How long what was wanted may be on its way, before others are asked for it.
+const PATIENCE_WITH_PARTS: Duration = Duration::from_millis(500);
 /// Short: whoever does not answer holds up what waits for its turn.
 const TRIES: u32 = 3;
 const ROUNDS: u32 = 6;
@@ -542,6 +544,7 @@ impl Engine {
         from: u16,
         to: u16,
         theirs: &[Mark],
+        now: Duration,
     ) {
         let mine: Vec<Mark> = self
             .store
@@ -561,7 +564,9 @@ impl Engine {
             };
             let known = Held::of(nothing, theirs);
             if known.mark.generation == held.generation && known.mark.version > held.version {
-                wanted.push(*held);
+                if held.owner != self.me.index() || self.wants_of_itself(known.mark.version, now) {
+                    wanted.push(*held);
+                }
                 again |= held.owner == node.index();
             }
             if budget == 0 {
@@ -584,6 +589,17 @@ impl Engine {
         }
         let next = if of_one { again.then_some(from) } else { next };
         self.done(node, id, next);
+    }
+
+    /// Whether to ask one more for what this node itself said in an earlier life, up to this version. When it comes back,
+    /// every other asks it for that, and shows so that it has it.
+    fn wants_of_itself(&mut self, version: u64, now: Duration) -> bool {
+        let (wanted, times, until) = &mut self.wanted_of_itself;
+        if version > *wanted || now >= *until {
+            (*wanted, *times, *until) = (version, 0, now + PATIENCE_WITH_PARTS);
+        }
+        *times += 1;
+        *times <= TRIES
     }
 
     fn send_parts(&mut self, node: NodeAddr, lacking: Lacking) {

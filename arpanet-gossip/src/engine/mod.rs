@@ -4,6 +4,7 @@
 //! monotonic time the caller has, as a duration since a moment of its choice: the wall clock plays no part.
 
 mod admission;
+mod answering;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod inbound;

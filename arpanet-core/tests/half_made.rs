@@ -45,17 +45,6 @@ async fn whoever_wants_a_container_goes_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_agent_is_killed_meanwhile() {
-    let (world, nodes) = World::with_clusters(1).await;
-    begin_to_run(&world, &nodes[0]).await;
-    world.crash("0.1");
-    let membership = world.store("0.1").load().unwrap().unwrap();
-    let node = world.cluster("0.1");
-    node.resume(membership).await.unwrap();
-    assert_nothing_stays(&world).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_is_asked_of_the_engine_fails() {
     for seed in 0..50 {
         let world = World::new(seed);

@@ -263,23 +263,6 @@ impl Node {
         Ok(())
     }
 
-    /// What an earlier process was killed over as it brought it up did not come up either.
-    pub(super) fn find_failed(&self) {
-        let mut view = self.view();
-        let half_made = |container: &&Container| {
-            container.state == ContainerState::Created
-                && container.spec.labels.contains_key(EPOCH_LABEL)
-                && !view.rising.contains(&container.name)
-        };
-        let found: Vec<ContainerName> = view
-            .containers
-            .values()
-            .filter(half_made)
-            .map(|container| container.name.clone())
-            .collect();
-        view.failed.extend(found);
-    }
-
     /// Removes the containers that did not come up.
     pub(super) async fn remove_failed(&self, outcome: &mut Outcome) {
         let failed = self.view().failed.clone();

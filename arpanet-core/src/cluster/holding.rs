@@ -22,7 +22,6 @@ impl Node {
                 .rest
                 .extend(self.keep_inherited(applied).await.err());
         } else if !std::mem::replace(&mut applied.has_begun, true) {
-            self.find_failed();
             self.follow_checks(applied);
             self.hear_first().await;
         }

@@ -255,10 +255,7 @@ impl Node {
         // No reconciliation may be about to remove it, and then remove the other.
         let _applied = self.applied.lock().await;
         if self.view().failed.contains(name) {
-            self.runtime()?.remove(name).await?;
-            let mut view = self.view();
-            view.failed.remove(name);
-            view.containers.remove(name);
+            self.remove_failed_one(name).await?;
         }
         Ok(())
     }
@@ -267,21 +264,18 @@ impl Node {
     pub(super) async fn remove_failed(&self, outcome: &mut Outcome) {
         let failed = self.view().failed.clone();
         for name in failed {
-            let removed = match self.runtime() {
-                Ok(runtime) => runtime.remove(&name).await,
-                Err(error) => Err(error),
-            };
-            let mut view = self.view();
-            match removed {
-                Ok(()) => {
-                    view.failed.remove(&name);
-                    view.containers.remove(&name);
-                }
-                Err(error) => {
-                    outcome.containers.insert(name, error);
-                }
+            if let Err(error) = self.remove_failed_one(&name).await {
+                outcome.containers.insert(name, error);
             }
         }
+    }
+
+    async fn remove_failed_one(&self, name: &ContainerName) -> Result<()> {
+        self.runtime()?.remove(name).await?;
+        let mut view = self.view();
+        view.failed.remove(name);
+        view.containers.remove(name);
+        Ok(())
     }
 
     async fn bring_up(&self, spec: &ContainerSpec, rise: &mut Rise<'_>) -> Result<Container> {
